@@ -1,0 +1,377 @@
+"""The engine as functions: what the command line does, without printing. The CLI is only a skin over this."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from dataengine import inspection as inspecting
+from dataengine import plugins
+from dataengine.documents import spec_files
+from dataengine.embodiment import load_card
+from dataengine.engine.base import Engine
+from dataengine.engine.local import LocalEngine
+from dataengine.errors import SpecError
+from dataengine.formats.base import get_format
+from dataengine.ingest import IngestReport
+from dataengine.ingest import ingest as run_ingest
+from dataengine.inspection import Inspection
+from dataengine.lake import Lake, source_filter
+from dataengine.mixture import build as building
+from dataengine.mixture import diff as diffing
+from dataengine.mixture import runs
+from dataengine.mixture import verify as verifying
+from dataengine.mixture.build import BuildReport, Inputs, Planned
+from dataengine.mixture.store import MixtureStore, check_version_name, shard_name, split_address
+from dataengine.provenance import audit as auditing
+from dataengine.specs.converter import Converter, load_converter
+from dataengine.specs.recipe import Recipe, bound_path, load_recipe
+from dataengine.specs.records import Manifest
+
+EngineName = Literal["auto", "local", "ray"]
+Tell = Callable[[str, int, int], None]
+AUTO_RAY_BYTES = 8 << 30
+SMALL_EPISODES = 64
+SMALL_BYTES = 64 << 20
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+def ingest(
+    path: Path,
+    converter: str | Converter,
+    lake: Path,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+    tell: Tell = _silent,
+) -> IngestReport:
+    """Bring the raw data at `path` into a lake. A dry run reads and converts everything and writes nothing."""
+    spec = load_converter(converter) if isinstance(converter, str) else converter
+    engine = LocalEngine(workers)
+    try:
+        target = None if dry_run else Lake(lake, create=True)
+        return run_ingest(path, spec, target, engine, lambda done, total: tell(f"read {spec.name}", done, total))
+    finally:
+        engine.close()
+
+
+@dataclass
+class DryRun:
+    """What a build would do, written nowhere."""
+
+    recipe: str
+    plan_id: str
+    rates: Mapping[str, float]
+    tasks: int
+    samples: Mapping[str, int]
+    dropped: Mapping[str, int]
+    estimated_bytes: int
+
+
+@dataclass
+class BuildOutcome:
+    """A build with the ingests that came before it."""
+
+    report: BuildReport
+    ingests: list[IngestReport] = field(default_factory=list)
+    engine: str = ""
+    lake_rows: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when bad input was left out that the recipe does not accept by name."""
+        return 3 if self.report.manifest is not None and self.report.manifest.bad_input else 0
+
+
+def build(
+    recipe: str | Recipe,
+    lake: Path,
+    out: Path,
+    *,
+    version: str | None = None,
+    engine: EngineName = "auto",
+    workers: int | None = None,
+    parameters: Mapping[str, str] | None = None,
+    task_order: int | None = None,
+    tell: Tell = _silent,
+) -> BuildOutcome:
+    """Ingest what the recipe names by path, then build and commit a version of the mixture at `out`.
+
+    `task_order` permutes the order in which tasks run; the result does not depend on it.
+    """
+    started = datetime.now(UTC)
+    check_version_name(version)
+    spec = _recipe(recipe, parameters)
+    converters = _converters(spec)
+    store = MixtureStore(out, create=True)
+    store.clean_staging()
+    opened, ingests = _ingest_sources(spec, converters, lake, workers, tell)
+    inputs = building.select(spec, opened)
+    earlier = _earlier(store)
+    done = _standing(spec, inputs, store, earlier, version)
+    if done is not None:
+        return BuildOutcome(done, ingests, "none", len(inputs.heads))
+    with _engine(engine, workers, inputs, task_order) as chosen:
+        planned = building.make_plan(spec, inputs, chosen, earlier, tell)
+        records, executed = building.execute(spec, inputs, planned, store, chosen, tell)
+        report = building.commit(spec, inputs, planned, records, store, version)
+        report.tasks_executed, report.tasks_cached = executed, len(planned.tasks) - executed
+        runs.record(store, report, chosen.name, started)
+        return BuildOutcome(report, ingests, chosen.name, len(inputs.heads))
+
+
+def plan(
+    recipe: str | Recipe,
+    lake: Path,
+    out: Path,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    tell: Tell = _silent,
+) -> DryRun:
+    """What `build` would make of what is in the lake now; nothing is ingested and nothing written."""
+    spec = _recipe(recipe, parameters)
+    _converters(spec)
+    inputs = building.select(spec, Lake(lake))
+    store = MixtureStore(out) if (out / "mixture.json").is_file() else None
+    with _engine("local", workers, inputs, None) as chosen:
+        planned = building.make_plan(spec, inputs, chosen, _earlier(store) if store else None, tell)
+    return _dry_run(spec, planned)
+
+
+def _dry_run(spec: Recipe, planned: Planned) -> DryRun:
+    samples: dict[str, int] = {source.converter: 0 for source in spec.sources}
+    size = 0
+    for task in planned.tasks:
+        for unit in task.units:
+            samples[unit.converter] += unit.count
+            size += unit.bytes
+    dropped: dict[str, int] = {}
+    for verdict in planned.verdicts.values():
+        if verdict.drop is not None:
+            dropped[verdict.drop.reason] = dropped.get(verdict.drop.reason, 0) + 1
+    return DryRun(
+        spec.name,
+        planned.plan_id,
+        planned.pins.rates,
+        len(planned.tasks),
+        samples,
+        dict(sorted(dropped.items())),
+        size,
+    )
+
+
+def _recipe(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> Recipe:
+    return load_recipe(recipe, parameters or {}) if isinstance(recipe, str) else recipe
+
+
+def _converters(spec: Recipe) -> dict[str, Converter]:
+    """The converters by the recipe's names; in the lake they are known by their own name."""
+    loaded = {}
+    for source in spec.sources:
+        converter = load_converter(source.converter)
+        if converter.name != source.converter:
+            raise SpecError(
+                f"the converter in {source.converter} is named {converter.name!r}",
+                fix="name converters by their name, and pass a file with `ingest --converter FILE` beforehand",
+            )
+        loaded[source.converter] = converter
+    return loaded
+
+
+def _ingest_sources(
+    spec: Recipe, converters: Mapping[str, Converter], lake: Path, workers: int | None, tell: Tell
+) -> tuple[Lake, list[IngestReport]]:
+    bound = [(source, path) for source in spec.sources if (path := bound_path(source)) is not None]
+    if not bound:
+        return Lake(lake), []
+    for source, path in bound:
+        if not path.exists():
+            raise SpecError(f"the raw data of {source.converter} is not at {path}", fix="check --set")
+    opened, pool, reports = Lake(lake, create=True), LocalEngine(workers), []
+    try:
+        for number, (source, path) in enumerate(bound):
+            tell("ingest", number, len(bound))
+            stage = f"read {source.converter}"
+            reports.append(
+                run_ingest(
+                    path,
+                    converters[source.converter],
+                    opened,
+                    pool,
+                    lambda done, total, stage=stage: tell(stage, done, total),  # type: ignore[misc]
+                )
+            )
+        tell("ingest", len(bound), len(bound))
+    finally:
+        pool.close()
+    return opened, reports
+
+
+def _earlier(store: MixtureStore) -> Manifest | None:
+    latest = store.latest()
+    return store.manifest(latest)[1] if latest is not None else None
+
+
+def _standing(
+    spec: Recipe, inputs: Inputs, store: MixtureStore, earlier: Manifest | None, version: str | None
+) -> BuildReport | None:
+    """The latest version when it answers the same request; under a new name it is named again, not made again."""
+    latest = store.latest()
+    if earlier is None or latest is None:
+        return None
+    if earlier.recipe != spec.resolved() or earlier.lake_digest != inputs.digest:
+        return None
+    name, created = store.commit(earlier, version) if version is not None else (latest, False)
+    sha, manifest = store.manifest(name)
+    return BuildReport(name, created, manifest.plan_id, manifest, sha, tasks=len(manifest.shards))
+
+
+@contextmanager
+def _engine(name: EngineName, workers: int | None, inputs: Inputs, task_order: int | None) -> Iterator[Engine]:
+    size = sum(info.size for head in inputs.heads.values() for info in head.media)
+    if name == "auto":
+        name = "ray" if size >= AUTO_RAY_BYTES or "RAY_ADDRESS" in os.environ else "local"
+    chosen: Engine
+    if name == "ray":
+        from dataengine.engine.ray import RayEngine
+
+        chosen = RayEngine(workers)
+    else:
+        small = len(inputs.heads) <= SMALL_EPISODES and size <= SMALL_BYTES
+        chosen = LocalEngine(1 if small and workers is None else workers)
+    try:
+        yield building.permuted(chosen, task_order) if task_order is not None else chosen
+    finally:
+        chosen.close()
+
+
+def lake_list(lake: Path) -> list[dict[str, Any]]:
+    """One row a source and converter: usable episodes and steps, and how many could not be used."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for head in Lake(lake).heads():
+        row = rows.setdefault(
+            (head.source_id, head.converter),
+            {
+                "source_id": head.source_id,
+                "converter": head.converter,
+                "family": head.family,
+                "embodiment": head.embodiment,
+                "episodes": 0,
+                "steps": 0,
+                "dropped": 0,
+            },
+        )
+        row["episodes" if head.status == "ok" else "dropped"] += 1
+        row["steps"] += head.steps
+    return [row for _, row in sorted(rows.items())]
+
+
+def lake_remove(lake: Path, names: Sequence[str]) -> int:
+    """Remove sources, converters or episodes (by uid) from a lake; returns how many rows went."""
+    opened = Lake(lake)
+    removed = opened.remove(source_filter(names))
+    if not removed:
+        known = sorted({row["source_id"] for row in lake_list(lake)})
+        raise SpecError(f"nothing in the lake is called {', '.join(names)}", fix=f"known: {', '.join(known) or 'none'}")
+    return removed
+
+
+def audit(address: str, *, shard: int | None = None, episode: str | None = None) -> dict[str, Any]:
+    """What made a version (`M` or `M@V`), one of its shards, or where an episode went."""
+    store, version = open_mixture(address)
+    if shard is not None:
+        return auditing.shard(store, version, shard)
+    if episode is not None:
+        return auditing.episode(store, version, episode)
+    return auditing.overview(store, version)
+
+
+def verify(address: str, tell: Tell = _silent) -> verifying.VerifyReport:
+    """Check every byte of a mixture; with `M@V` only that version's chain beside the files themselves."""
+    path, version = split_address(address)
+    return verifying.verify(MixtureStore(path), version, tell)
+
+
+def diff(first: str, second: str) -> dict[str, Any]:
+    """What changed from one version to another."""
+    one, a = open_mixture(first)
+    two, b = open_mixture(second)
+    return diffing.diff(one, a, two, b)
+
+
+def urls(address: str, split: str | None = None) -> list[str]:
+    """Absolute paths of a version's shards, for any WebDataset reader."""
+    store, version = open_mixture(address)
+    _, manifest = store.manifest(version)
+    splits = sorted({shard.split for shard in manifest.shards})
+    if split is not None and split not in splits:
+        raise SpecError(f"version {version} has no split {split!r}", fix=f"its splits: {', '.join(splits)}")
+    root = store.root.resolve()
+    return [str(root / shard_name(s.sha256)) for s in manifest.shards if split in (None, s.split)]
+
+
+def open_mixture(address: str) -> tuple[MixtureStore, str]:
+    """The store and the version that `M` or `M@V` names."""
+    path, version = split_address(address)
+    store = MixtureStore(path)
+    return store, store.resolve(version)
+
+
+def inspect(path: Path, *, format_name: str | None = None, limit: int = 100, tell: Tell = _silent) -> Inspection:
+    """Which format a path is of, and what its first `limit` episodes hold."""
+    return inspecting.inspect(path, format_name=format_name, limit=limit, tell=tell)
+
+
+def list_formats() -> list[dict[str, Any]]:
+    """The formats that are installed, with version and summary."""
+    found = []
+    for name in plugins.names(plugins.FORMATS):
+        made = get_format(name)
+        found.append({"format": name, "version": made.version, "summary": made.summary})
+    return found
+
+
+def list_converters() -> list[dict[str, Any]]:
+    """The shipped converters."""
+    found = []
+    for name in spec_files("converters"):
+        spec = load_converter(name)
+        found.append(
+            {
+                "converter": spec.name,
+                "version": spec.version,
+                "family": spec.family,
+                "format": spec.format.name,
+                "embodiment": spec.embodiment,
+                "source_id": spec.source_id,
+                "license": spec.source.license,
+            }
+        )
+    return found
+
+
+def list_embodiments() -> list[dict[str, Any]]:
+    """The shipped embodiment cards."""
+    found = []
+    for name in spec_files("schemas/embodiments"):
+        card = load_card(name)
+        found.append(
+            {
+                "embodiment": card.name,
+                "version": card.version,
+                "robot_tag": card.robot_tag,
+                "morphology": card.morphology,
+                "arms": list(card.arms),
+                "control_modes": sorted(card.control_modes),
+            }
+        )
+    return found

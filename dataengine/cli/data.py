@@ -1,0 +1,223 @@
+"""Commands that bring data in and build: ingest, lake, build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dataengine.cli.output import print_json, print_table, progress, reported
+from dataengine.errors import SpecError
+
+if TYPE_CHECKING:
+    from dataengine.api import BuildOutcome, DryRun
+    from dataengine.ingest import IngestReport
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+LakePath = Annotated[Path, typer.Option("--lake", help="The lake's folder.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")]
+lake_app = typer.Typer(help="List or remove what is in a lake.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(ingest)
+    app.add_typer(lake_app, name="lake")
+    app.command()(build)
+
+
+@reported
+def ingest(
+    path: Annotated[Path, typer.Argument(help="A folder or file of raw data.")],
+    converter: Annotated[str, typer.Option(help="A shipped converter's name, or a YAML file.")],
+    lake: LakePath,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert everything, write nothing.")] = False,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Convert raw data and append it to a lake. Running it again adds nothing twice."""
+    from dataengine import api
+
+    with progress() as tell:
+        report = api.ingest(path, converter, lake, dry_run=dry_run, workers=workers, tell=tell)
+    if json:
+        print_json(_ingest_document(report, dry_run=dry_run))
+    else:
+        _print_ingest(report, dry_run=dry_run)
+        typer.echo(f"next: dataengine lake ls --lake {lake}")
+    if report.failures:
+        raise typer.Exit(3)
+
+
+def _ingest_document(report: IngestReport, *, dry_run: bool) -> dict[str, object]:
+    reasons: dict[str, int] = {}
+    for failure in report.failures:
+        reasons[failure.reason] = reasons.get(failure.reason, 0) + 1
+    return {
+        "source_id": report.source_id,
+        "converter": report.converter,
+        "dry_run": dry_run,
+        "scanned": report.scanned,
+        "added": report.added,
+        "reconverted": report.reconverted,
+        "unchanged": report.unchanged,
+        "dropped": len(report.failures),
+        "reasons": dict(sorted(reasons.items())),
+        "failures": [vars(failure) for failure in report.failures],
+    }
+
+
+def _print_ingest(report: IngestReport, *, dry_run: bool) -> None:
+    verb = "would be added" if dry_run else "added"
+    parts = [f"{report.added:,} {verb}", f"{report.unchanged:,} there already"]
+    if report.reconverted:
+        parts.append(f"{report.reconverted:,} reconverted")
+    if report.failures:
+        parts.append(f"{len(report.failures):,} dropped")
+    new = "" if report.changed or dry_run else " (nothing new)"
+    typer.echo(f"{report.source_id}: {report.scanned:,} scanned: {', '.join(parts)}{new}")
+    shown = report.failures[:20]
+    if shown:
+        print_table(
+            "dropped", ("file or episode", "reason", "what"), [(f.upstream_id, f.reason, f.what) for f in shown]
+        )
+    if len(report.failures) > len(shown):
+        typer.echo(f"... and {len(report.failures) - len(shown):,} more (--json lists all)")
+
+
+@lake_app.command("ls")
+@reported
+def lake_ls(lake: LakePath, json: Json = False) -> None:
+    """List the sources in a lake."""
+    from dataengine import api
+
+    rows = api.lake_list(lake)
+    if json:
+        print_json(rows)
+        return
+    names = ("source_id", "converter", "family", "embodiment", "episodes", "steps", "dropped")
+    print_table(f"lake {lake}", names, [[row[name] for name in names] for row in rows])
+
+
+@lake_app.command("rm")
+@reported
+def lake_rm(
+    names: Annotated[list[str], typer.Argument(help="Source ids, converters, or episode uids.")],
+    lake: LakePath,
+    json: Json = False,
+) -> None:
+    """Remove sources or episodes from a lake. Mixtures that were built keep their shards."""
+    from dataengine import api
+
+    removed = api.lake_remove(lake, names)
+    if json:
+        print_json({"removed": removed})
+    else:
+        typer.echo(f"{removed:,} rows removed")
+
+
+@reported
+def build(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    lake: LakePath,
+    out: Annotated[Path, typer.Option("--out", help="The mixture's folder.")],
+    version: Annotated[str | None, typer.Option(help="Version name; default: the next number.")] = None,
+    engine: Annotated[Literal["auto", "local", "ray"], typer.Option(help="What runs the tasks.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A recipe parameter, NAME=VALUE.")] = None,
+    workers: Workers = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of what the lake holds.")] = False,
+    json: Json = False,
+) -> None:
+    """Build a version of a mixture. An interrupted build goes on where it was; the same build again is nothing."""
+    from dataengine import api
+
+    parameters = _parameters(set_ or [])
+    if dry_run:
+        with progress() as tell:
+            plan = api.plan(recipe, lake, out, parameters=parameters, workers=workers, tell=tell)
+        if json:
+            print_json(vars(plan))
+        else:
+            _print_plan(plan)
+        return
+    with progress() as tell:
+        outcome = api.build(
+            recipe, lake, out, version=version, engine=engine, workers=workers, parameters=parameters, tell=tell
+        )
+    if json:
+        print_json(_build_document(outcome))
+    else:
+        _print_build(outcome, out)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _parameters(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise SpecError(f"--set {pair!r} is not NAME=VALUE", fix="for example --set data=/data/raw")
+        found[name] = value
+    return found
+
+
+def _print_plan(plan: DryRun) -> None:
+    rows = [(name, plan.rates.get(name), count) for name, count in plan.samples.items()]
+    print_table(f"plan of {plan.recipe}", ("converter", "rate", "samples"), rows)
+    if plan.dropped:
+        print_table("drops", ("reason", "episodes"), list(plan.dropped.items()))
+    total = sum(plan.samples.values())
+    typer.echo(
+        f"{total:,} samples in {plan.tasks} shards, about {plan.estimated_bytes / 1e6:,.1f} MB; plan {plan.plan_id}"
+    )
+
+
+def _build_document(outcome: BuildOutcome) -> dict[str, object]:
+    report, manifest = outcome.report, outcome.report.manifest
+    return {
+        "version": report.version,
+        "created": report.created,
+        "already_built": not report.created,
+        "plan_id": report.plan_id,
+        "manifest": report.manifest_sha256,
+        "engine": outcome.engine,
+        "shards": len(manifest.shards) if manifest else 0,
+        "samples": manifest.samples if manifest else 0,
+        "tasks": report.tasks,
+        "tasks_executed": report.tasks_executed,
+        "tasks_cached": report.tasks_cached,
+        "drops": dict(manifest.drops) if manifest else {},
+        "bad_input": manifest.bad_input if manifest else 0,
+        "ingests": [_ingest_document(entry, dry_run=False) for entry in outcome.ingests],
+    }
+
+
+def _print_build(outcome: BuildOutcome, out: Path) -> None:
+    report, manifest = outcome.report, outcome.report.manifest
+    for entry in outcome.ingests:
+        typer.echo(
+            f"  {entry.source_id}: {entry.added} added, {entry.unchanged} there already,"
+            f" {entry.reconverted} reconverted, {len(entry.failures)} dropped"
+        )
+    if manifest is None:
+        return
+    names = ("source", "family", "in", "kept", "dropped", "samples", "license")
+    rows = [
+        (s.source_id, s.family, s.episodes_in, s.episodes_kept, s.episodes_dropped, s.samples, s.license)
+        for s in manifest.sources
+    ]
+    print_table(f"{manifest.name}@{report.version}", names, rows)
+    if manifest.drops:
+        print_table("drops", ("reason", "episodes"), list(manifest.drops.items()))
+    state = "built" if report.created else "already built"
+    typer.echo(
+        f"{state}: version {report.version}, {manifest.samples:,} samples in {len(manifest.shards)} shards;"
+        f" {report.tasks_executed} tasks executed, {report.tasks_cached} cached ({outcome.engine})"
+    )
+    for row in report.bad_input[:20]:
+        typer.echo(f"bad input: {row.source_id} {row.upstream_id}: {row.reason}: {row.evidence}", err=True)
+    if manifest.bad_input:
+        typer.echo(f"{manifest.bad_input} drops for bad input that the recipe does not accept by name", err=True)
+    typer.echo(f"next: dataengine verify {out}   dataengine audit {out}   dataengine urls {out} --split train")

@@ -1,0 +1,161 @@
+"""Commands about mixtures: audit, verify, diff, urls, and the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dataengine.cli.output import print_json, print_table, progress, reported
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Address = Annotated[str, typer.Argument(metavar="M[@V]", help="A mixture's folder, with @VERSION if not the latest.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (audit, verify, diff, urls, demo):
+        app.command()(command)
+
+
+@reported
+def audit(
+    address: Address,
+    shard: Annotated[int | None, typer.Option(help="Show what went into this shard.")] = None,
+    episode: Annotated[str | None, typer.Option(help="Show where this episode went (uid or its beginning).")] = None,
+    json: Json = False,
+) -> None:
+    """Show which sources, episodes and licences made a version, a shard, or where an episode went."""
+    from dataengine import api
+    from dataengine.errors import SpecError
+
+    if shard is not None and episode is not None:
+        raise SpecError("--shard and --episode do not go together", fix="give one of them")
+    found = api.audit(address, shard=shard, episode=episode)
+    if json:
+        print_json(found)
+    elif shard is not None:
+        _print_shard(found)
+    elif episode is not None:
+        _print_episode(found)
+    else:
+        _print_overview(found)
+
+
+def _print_overview(found: dict[str, Any]) -> None:
+    typer.echo(f"{found['mixture']}@{found['version']}: {found['samples']:,} samples, plan {found['plan_id']}")
+    names = ("source_id", "family", "license", "rate", "episodes_in", "episodes_kept", "episodes_dropped", "samples")
+    print_table("sources", names, [[source[name] for name in names] for source in found["sources"]])
+    print_table("drops", ("reason", "episodes"), list(found["drops"].items()))
+    columns = ("shard", "split", "samples", "bytes", "sha256")
+    print_table("shards", columns, [[shard[name] for name in columns] for shard in found["shards"]])
+
+
+def _print_shard(found: dict[str, Any]) -> None:
+    typer.echo(f"shard {found['shard']} ({found['split']}): {found['samples']:,} samples, {found['bytes']:,} bytes")
+    typer.echo(f"  sha256   {found['sha256']}\n  plan     {found['plan_id']}")
+    typer.echo(f"  licences {', '.join(found['licenses'])}")
+    columns = ("source_id", "upstream_id", "start", "stop", "samples", "uid")
+    print_table("inputs", columns, [[row[name] for name in columns] for row in found["inputs"]])
+
+
+def _print_episode(found: dict[str, Any]) -> None:
+    for name in ("uid", "source_id", "upstream_id", "converter", "family", "license", "url", "revision", "split"):
+        typer.echo(f"  {name:<12} {found[name]}")
+    fate = (
+        "kept" if found["status"] == "kept" else f"dropped by {found['step']}: {found['reason']}: {found['evidence']}"
+    )
+    typer.echo(f"  {'fate':<12} {fate}")
+    print_table("shards", ("shard", "start", "stop", "samples"), [list(row.values()) for row in found["shards"]])
+
+
+@reported
+def verify(address: Address, json: Json = False) -> None:
+    """Check every file of a mixture against its digest, its record and its counts."""
+    from dataengine import api
+
+    with progress() as tell:
+        report = api.verify(address, tell)
+    if json:
+        document = {**vars(report), "ok": not report.problems, "problems": [vars(entry) for entry in report.problems]}
+        print_json(document)
+    else:
+        versions = ", ".join(report.versions) or "no version"
+        typer.echo(f"{versions}: {report.files:,} files, {report.shards:,} shards, {report.samples:,} samples checked")
+        if report.problems:
+            rows = [(entry.file, entry.reason, entry.what) for entry in report.problems]
+            print_table("problems", ("file", "reason", "what"), rows)
+            typer.echo("next: remove the named files and build again with the same recipe and lake", err=True)
+        else:
+            typer.echo("everything is as it was written")
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@reported
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="M[@V]")],
+    second: Annotated[str, typer.Argument(metavar="B", help="M[@V]")],
+    json: Json = False,
+) -> None:
+    """Show what changed from version A to version B: sources, episodes, samples, drops."""
+    from dataengine import api
+
+    found = api.diff(first, second)
+    if json:
+        print_json(found)
+        return
+    if found["equal"]:
+        typer.echo("the two versions are equal: same shards, statistics and ledger")
+        return
+    columns = ("source_id", "state", "episodes_kept", "episodes_dropped", "samples")
+    print_table("sources", columns, [[row[name] for name in columns] for row in found["sources"]])
+    rows = [
+        (kind, row["source_id"], row["upstream_id"], row["fate"])
+        for kind in ("added", "removed", "changed")
+        for row in found["episodes"][kind][:20]
+    ]
+    print_table("episodes (at most 20 of a kind)", ("change", "source", "episode", "fate"), rows)
+    print_table("drops", ("reason", "change"), list(found["drops"].items()))
+    shards = found["shards"]
+    typer.echo(
+        f"{found['samples']:+,} samples; shards: {shards['same']} the same, {shards['added']} added,"
+        f" {shards['removed']} removed; statistics {'changed' if found['normalization_changed'] else 'unchanged'}"
+    )
+
+
+@reported
+def urls(
+    address: Address,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    json: Json = False,
+) -> None:
+    """Print the shards of a version, one absolute path a line, for any WebDataset reader."""
+    from dataengine import api
+
+    found = api.urls(address, split)
+    if json:
+        print_json(found)
+    else:
+        for url in found:
+            typer.echo(url)
+
+
+@reported
+def demo(
+    out: Annotated[Path | None, typer.Option("--out", help="A new or empty folder; default: a temporary one.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a small data set of each family, one episode broken, and take it the whole way to a verified mixture."""
+    from dataengine import demo as demonstration
+
+    with progress() as tell:
+        found = demonstration.run(out, tell)
+    if json:
+        print_json(found.document())
+    else:
+        for line in found.lines():
+            typer.echo(line)
+    if not found.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,329 @@
+"""Vision-language conversations: JSON lists and JSON Lines of rows, with images and videos as files beside them.
+
+The dialects of a row are described in `dataengine.dialogue`. This module finds the rows, joins questions with their
+answers, and fetches the media. A `.json` file holds a list; a `.jsonl` file (or a `.json` file that starts with an
+object) one row a line. Rows are found by one pass; a row is read by its place in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from dataengine import fields, images, video
+from dataengine.dialogue import Layout, MediaRef, layout_of, parse
+from dataengine.documents import load_json, sha256_bytes
+from dataengine.episode import Media, RawDigest, RawEpisode, images_media
+from dataengine.errors import BadInput, EpisodeError, FormatError
+from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, check_options, option_names
+from dataengine.storage import SourceRoot
+
+OPTIONS = ("files", "media_roots", "strip_prefix")
+MAX_FILE = 1 << 33
+MAX_IMAGE = 1 << 28
+MAX_VIDEO = 1 << 32
+_HEAD = 1 << 20
+_DETECTED_FILES = 32
+_CACHED_FILES = 16
+_MEDIA_FOLDERS = ("images", "videos")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row's bytes `start:stop`, its dialect, and its ids; `problem` (reason, what) where it is none."""
+
+    start: int
+    stop: int
+    layout: Layout | None = None
+    ids: tuple[str | None, str | None] = (None, None)
+    problem: tuple[str, str] | None = None
+
+
+class ConversationFormat:
+    """LLaVA and Qwen-VL conversation files.
+
+    Options: `files`, the files to read (default every `.json` and `.jsonl`); `media_roots`, folders in which a media
+    path is looked up, in order (default the root itself); `strip_prefix`, cut off media paths that start with it.
+    """
+
+    name: ClassVar[str] = "conversation"
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = "LLaVA / Qwen-VL conversations: JSON or JSONL rows with image and video files"
+
+    def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
+        """A file whose first row is of a known dialect."""
+        for path in _files(root, only, ())[:_DETECTED_FILES]:
+            layout = _first_layout(root, path)
+            if layout is not None and layout != "answer":
+                folders = [name for name in _MEDIA_FOLDERS if (root.path / name).is_dir()]
+                options = {"media_roots": [".", *folders]} if folders else {}
+                sure = 0.9 if layout in ("conversations", "messages") else 0.6
+                return Detection(self.name, sure, (f"{path}: first row is of the layout {layout}",), options)
+        return None
+
+    def scan(
+        self, root: SourceRoot, only: str | None, options: Mapping[str, Any]
+    ) -> Iterator[EpisodeRef | ScanProblem]:
+        """One ref a row, in the order of files and rows; a question and its answer are one."""
+        check_options(options, OPTIONS, self.name)
+        media = _media_options(options)
+        indexed: dict[str, tuple[_Row, ...]] = {}
+        for path in _files(root, only, option_names(options, "files", ())):
+            try:
+                rows = _index(root, path)
+            except BadInput as error:
+                yield ScanProblem("file", path, error.reason, error.what)
+                continue
+            if any(row.layout or row.problem for row in rows):
+                indexed[path] = rows
+            else:
+                yield ScanProblem("file", path, "unknown_layout", "no row of it is of a known conversation layout")
+        for path, rows in indexed.items():
+            names = _row_names(rows)
+            for row, name in zip(rows, names, strict=True):
+                if row.layout not in ("question", "answer"):
+                    yield _plain(path, row, name, media)
+        yield from _joined(indexed, media)
+
+    def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
+        """One conversation: `messages`, and media `image0`, `video0`, ... with their bytes untouched."""
+        locator = ref.locator
+        with root.unchanged(*ref.files):
+            rows = [_row_value(root, path, *locator["places"][i]) for i, path in enumerate(ref.files)]
+            files = [root.describe(path) for path in ref.files]
+        row = rows[0]
+        dialogue = parse(row, rows[1] if len(rows) > 1 else None)
+        digest = RawDigest()
+        for i, value in enumerate(rows):
+            digest.add_bytes(f"row{i}", fields.canonical(value, "the row"))
+        media: dict[str, Media] = {}
+        for medium in dialogue.media:
+            path = _find(root, medium, locator["media_roots"], locator["strip_prefix"])
+            with root.unchanged(path):
+                media[medium.name] = _load(root, medium, path)
+                files.append(root.describe(path))
+            digest.add_bytes(medium.name, files[-1].sha256.encode())
+        return RawEpisode(
+            upstream_id=ref.upstream_id,
+            files=tuple(dict.fromkeys(files)),
+            raw_digest=digest.hexdigest(),
+            media=media,
+            attributes=dialogue.attributes,
+            messages=dialogue.messages,
+            # Items that show the same picture belong to one side of a split.
+            group=dialogue.media[0].path if dialogue.media else ref.upstream_id,
+        )
+
+
+def _files(root: SourceRoot, only: str | None, wanted: Sequence[str]) -> list[str]:
+    if only is not None:
+        return [only] if only.endswith((".json", ".jsonl")) else []
+    if wanted:
+        return [str(PurePosixPath(path)) for path in wanted]
+    return sorted([*root.glob("**/*.json"), *root.glob("**/*.jsonl")])
+
+
+def _media_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = option_names({"strip_prefix": [options.get("strip_prefix", "")]}, "strip_prefix", ())[0]
+    return {"media_roots": list(option_names(options, "media_roots", (".",))), "strip_prefix": prefix}
+
+
+def _first_layout(root: SourceRoot, path: str) -> Layout | None:
+    """The dialect of a file's first row, from its first MiB; None where that does not show it."""
+    with root.open(path) as file:
+        head = file.read(_HEAD).removeprefix(_BOM)
+    text = head.decode(errors="replace").lstrip()
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return None
+    return layout_of(value)
+
+
+def _index(root: SourceRoot, path: str) -> tuple[_Row, ...]:
+    """The rows of a file, found once a process and content."""
+    return _index_content(root.path, path, root.describe(path).sha256)
+
+
+@lru_cache(maxsize=_CACHED_FILES)
+def _index_content(folder: Path, path: str, sha256: str) -> tuple[_Row, ...]:
+    data = SourceRoot(folder).read(path, limit=MAX_FILE)
+    if sha256_bytes(data) != sha256:
+        raise FormatError("changed_during_read", f"{path} changed while it was read", where=path)
+    start = len(_BOM) if data.startswith(_BOM) else 0
+    if path.endswith(".json") and data[start : start + 256].lstrip()[:1] == b"[":
+        return tuple(_list_rows(data, start, path))
+    return tuple(_line_rows(data, start))
+
+
+def _list_rows(data: bytes, start: int, path: str) -> Iterator[_Row]:
+    """Elements of a JSON list with their byte ranges, without holding more than one parsed."""
+    try:
+        text = data[start:].decode()
+    except UnicodeDecodeError:
+        raise FormatError("invalid_utf8", f"{path} is not UTF-8 text", where=path) from None
+    decoder = json.JSONDecoder()
+    at = _skip(text, text.index("[") + 1)
+    byte, passed = start, 0
+    first = True
+    while text[at : at + 1] != "]":
+        if not first:
+            if text[at : at + 1] != ",":
+                reason = "json_invalid" if at < len(text) else "truncated"
+                raise FormatError(reason, f"{path}: the list does not go on at character {at}", where=path)
+            at = _skip(text, at + 1)
+        first = False
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except RecursionError:
+            raise FormatError("json_too_deep", f"{path} is nested deeper than any data is", where=path) from None
+        except ValueError as error:
+            raise FormatError("json_invalid", f"{path}: {error}", where=path) from None
+        byte += len(text[passed:at].encode())
+        size = len(text[at:end].encode())
+        yield _row(value, byte, byte + size)
+        byte, passed = byte + size, end
+        at = _skip(text, end)
+    if text[at + 1 :].strip():
+        raise FormatError("json_invalid", f"{path} goes on after its list", where=path)
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\n", "\r"):
+        at += 1
+    return at
+
+
+def _line_rows(data: bytes, start: int) -> Iterator[_Row]:
+    while start < len(data):
+        end = data.find(b"\n", start)
+        stop = len(data) if end < 0 else end
+        line = data[start:stop]
+        if line.strip():
+            try:
+                yield _row(json.loads(line), start, stop)
+            except RecursionError:
+                yield _Row(start, stop, problem=("json_too_deep", "nested deeper than any data is"))
+            except UnicodeDecodeError:
+                yield _Row(start, stop, problem=("invalid_utf8", "not UTF-8 text"))
+            except ValueError as error:
+                yield _Row(start, stop, problem=("json_invalid", f"not valid JSON: {error}"))
+        start = stop + 1
+
+
+def _row(value: Any, start: int, stop: int) -> _Row:
+    if not isinstance(value, dict):
+        return _Row(start, stop, problem=("bad_row", "the row is no object"))
+    return _Row(start, stop, layout_of(value), (_id(value, "id"), _id(value, "question_id")))
+
+
+def _id(value: Mapping[str, Any], key: str) -> str | None:
+    found = value.get(key)
+    return str(found) if isinstance(found, str | int) and not isinstance(found, bool) and str(found) else None
+
+
+def _row_names(rows: Sequence[_Row]) -> list[str]:
+    """Names that stay when rows are added: an id that every row has and none shares, else the row's number."""
+    for which in (0, 1):
+        ids = [row.ids[which] for row in rows]
+        if None not in ids and len(set(ids)) == len(ids):
+            return [str(found) for found in ids]
+    return [str(number) for number in range(len(rows))]
+
+
+def _plain(path: str, row: _Row, name: str, media: Mapping[str, Any]) -> EpisodeRef | ScanProblem:
+    upstream = f"{path}#{name}"
+    if row.problem is not None:
+        return ScanProblem("episode", upstream, *row.problem)
+    if row.layout is None:
+        return ScanProblem("episode", upstream, "unknown_layout", "the row is of no known conversation layout")
+    return EpisodeRef(upstream, {"places": [[row.start, row.stop]], **media}, (path,))
+
+
+def _joined(indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]) -> Iterator[EpisodeRef | ScanProblem]:
+    """Questions with the answer of the same `question_id`, from the one answers file of the same folder."""
+    asked: dict[str, list[str]] = {}
+    for path, rows in indexed.items():
+        for layout in {row.layout for row in rows} & {"question", "answer"}:
+            asked.setdefault(f"{layout} {PurePosixPath(path).parent}", []).append(path)
+    folders = sorted({key.split(" ", 1)[1] for key in asked})
+    for folder in folders:
+        questions, answers = asked.get(f"question {folder}", []), asked.get(f"answer {folder}", [])
+        if len(questions) != 1 or len(answers) != 1:
+            for path in (*questions, *answers):
+                what = f"{len(questions)} files of questions and {len(answers)} of answers in one folder do not pair"
+                yield ScanProblem("file", path, "unpaired_answers", what)
+            continue
+        yield from _pairs(questions[0], answers[0], indexed, media)
+
+
+def _pairs(
+    questions: str, answers: str, indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]
+) -> Iterator[EpisodeRef | ScanProblem]:
+    asked = [row for row in indexed[questions] if row.layout == "question"]
+    said = [row for row in indexed[answers] if row.layout == "answer"]
+    counts = {path: Counter(row.ids[1] for row in rows) for path, rows in ((questions, asked), (answers, said))}
+    by_id = {row.ids[1]: row for row in said}
+    for number, row in enumerate(asked):
+        key = row.ids[1]
+        upstream = f"{questions}#{number if key is None else key}"
+        if key is None or counts[questions][key] > 1 or counts[answers][key] > 1:
+            what = f"the question_id {key} does not stand exactly once in {questions} and {answers}"
+            yield ScanProblem("episode", f"{upstream} (row {number})", "duplicate_episode", what)
+        elif key not in by_id:
+            yield ScanProblem("episode", upstream, "missing_answer", f"{answers} holds no answer to it")
+        else:
+            places = [[row.start, row.stop], [by_id[key].start, by_id[key].stop]]
+            yield EpisodeRef(upstream, {"places": places, **media}, (questions, answers))
+    for number, row in enumerate(said):
+        if counts[questions][row.ids[1]] == 0:
+            name = number if row.ids[1] is None else row.ids[1]
+            yield ScanProblem("episode", f"{answers}#{name}", "missing_question", f"{questions} does not ask it")
+
+
+def _row_value(root: SourceRoot, path: str, start: int, stop: int) -> dict[str, Any]:
+    """The row at its place, parsed strictly; what is wrong with it concerns this row alone."""
+    with root.open(path) as file:
+        file.seek(start)
+        data = file.read(stop - start)
+    try:
+        value = load_json(data, path)
+    except FormatError as error:
+        raise EpisodeError(error.reason, error.what, where=path) from None
+    if not isinstance(value, dict):
+        raise EpisodeError("bad_row", "the row is no object", where=path)
+    return value
+
+
+def _find(root: SourceRoot, medium: MediaRef, folders: Sequence[str], prefix: str) -> str:
+    """The path below the root of a listed medium: the first of the folders that holds it."""
+    listed = medium.path.removeprefix(prefix)
+    if not listed.strip():
+        raise EpisodeError("missing_media", f"{medium.name} has an empty path")
+    for folder in folders:
+        path = f"{folder}/{listed}" if folder != "." and not listed.startswith("/") else listed
+        try:
+            root.locate(path)
+        except FormatError as error:
+            if error.reason == "missing_file":
+                continue
+            raise EpisodeError(error.reason, f"{medium.name}: {error.what}", where=path[:200]) from None
+        return path
+    raise EpisodeError("missing_media", f"{medium.name}: {listed[:200]!r} is in none of {', '.join(folders)}")
+
+
+def _load(root: SourceRoot, medium: MediaRef, path: str) -> Media:
+    try:
+        data = root.read(path, limit=MAX_IMAGE if medium.kind == "image" else MAX_VIDEO)
+        if medium.kind == "video":
+            return video.whole(medium.name, data)
+        header = images.sniff(data)
+    except BadInput as error:
+        raise EpisodeError(error.reason, f"{medium.name} ({path}): {error.what}", where=path) from None
+    return images_media(medium.name, header.codec, [data], header.height, header.width)

@@ -1,0 +1,72 @@
+"""The one door to still images: sniffing, decoding and encoding JPEG and PNG.
+
+simplejpeg (libjpeg-turbo) for JPEG, Pillow for PNG. Sizes are checked from the header before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataengine.errors import EpisodeError
+
+Pixels = NDArray[np.uint8]
+Codec = Literal["jpeg", "png"]
+MAX_PIXELS = 64 * 1024 * 1024
+EXTENSION: dict[str, str] = {"jpeg": "jpg", "png": "png"}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image's header says: codec, height and width in pixels."""
+
+    codec: Codec
+    height: int
+    width: int
+
+
+def sniff(data: bytes) -> ImageHeader:
+    """Read the header; `EpisodeError` `unsupported_image` or `corrupt_image`, `image_too_large` before decoding."""
+    if data[:3] == b"\xff\xd8\xff":
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError as error:
+            raise EpisodeError("corrupt_image", f"not a readable JPEG: {error}") from None
+        header = ImageHeader("jpeg", int(height), int(width))
+    elif data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 33:
+        width, height = struct.unpack(">II", data[16:24])
+        header = ImageHeader("png", height, width)
+    else:
+        raise EpisodeError("unsupported_image", "neither JPEG nor PNG by its first bytes")
+    if header.height * header.width > MAX_PIXELS:
+        raise EpisodeError("image_too_large", f"{header.width} x {header.height} pixels are refused")
+    return header
+
+
+def decode(data: bytes) -> Pixels:
+    """RGB pixels [H, W, 3] uint8 of a JPEG or PNG; `EpisodeError` `corrupt_image` when it does not decode."""
+    header = sniff(data)
+    try:
+        if header.codec == "jpeg":
+            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), np.uint8)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return np.asarray(image.convert("RGB"), np.uint8)
+    except (ValueError, OSError, SyntaxError, struct.error) as error:
+        raise EpisodeError("corrupt_image", f"the image does not decode: {error}") from None
+
+
+def encode(pixels: Pixels, codec: Codec = "jpeg", quality: int = 90) -> bytes:
+    """Encode RGB [H, W, 3] uint8. JPEG uses 4:2:0 and the given quality; PNG is lossless."""
+    pixels = np.ascontiguousarray(pixels, np.uint8)
+    if codec == "jpeg":
+        return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420"))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

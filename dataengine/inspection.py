@@ -1,0 +1,185 @@
+"""Inspect: which format a path is of, and what its episodes really hold (read from the data, not from metadata)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine import plugins, timeline, video
+from dataengine.episode import RawEpisode
+from dataengine.errors import BadInput, SpecError
+from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, get_format
+from dataengine.storage import SourceRoot, root_and_files
+
+
+@dataclass
+class Stream:
+    """One stream as found: how many episodes have it, element type, shape behind the time axis, rates in Hz."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: list[int]
+    episodes: int = 0
+    steps: int = 0
+    rate_hz: float | None = None
+    low: float | None = None
+    high: float | None = None
+    not_finite: int = 0
+    varies: bool = False
+
+
+@dataclass
+class Inspection:
+    """What `inspect` says. `read` of `found` episodes were read; problems name file and episode."""
+
+    path: str
+    format: str
+    confidence: float
+    evidence: list[str]
+    others: list[str]
+    found: int = 0
+    read: int = 0
+    steps: int = 0
+    streams: list[Stream] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def detect(root: SourceRoot, only: str | None) -> list[Detection]:
+    """Every format that claims the path, the most confident first."""
+    found = []
+    for name in plugins.names(plugins.FORMATS):
+        try:
+            detection = get_format(name).detect(root, only)
+        except BadInput:
+            detection = None
+        if detection is not None:
+            found.append(detection)
+    return sorted(found, key=lambda detection: (-detection.confidence, detection.format))
+
+
+def inspect(path: Path, *, format_name: str | None, limit: int, tell: Callable[[str, int, int], None]) -> Inspection:
+    """Detect (or take the given format), scan, and read up to `limit` episodes."""
+    root, only = root_and_files(path)
+    claims = detect(root, only)
+    if format_name is not None:
+        get_format(format_name)
+        claims.sort(key=lambda claim: claim.format != format_name)
+        if not claims or claims[0].format != format_name:
+            claims.insert(0, Detection(format_name, 0.0, ("named by you; the format itself does not recognise it",)))
+    if not claims:
+        raise SpecError(
+            f"no format recognises {path}",
+            fix=f"name a folder or file of one of: {', '.join(plugins.names(plugins.FORMATS))}",
+        )
+    best = claims[0]
+    result = Inspection(
+        str(path), best.format, best.confidence, list(best.evidence), [claim.format for claim in claims[1:]]
+    )
+    _read(root, only, best, result, limit, tell)
+    return result
+
+
+def _entries(root: SourceRoot, only: str | None, best: Detection) -> Iterator[EpisodeRef | ScanProblem]:
+    try:
+        yield from get_format(best.format).scan(root, only, best.options)
+    except BadInput as error:
+        yield ScanProblem("file", error.where or only or ".", error.reason, error.what)
+
+
+def _read(
+    root: SourceRoot,
+    only: str | None,
+    best: Detection,
+    result: Inspection,
+    limit: int,
+    tell: Callable[[str, int, int], None],
+) -> None:
+    refs = []
+    for entry in _entries(root, only, best):
+        if isinstance(entry, ScanProblem):
+            result.problems.append({"at": entry.upstream_id, "reason": entry.reason, "what": entry.what})
+        else:
+            refs.append(entry)
+    result.found = len(refs)
+    streams: dict[str, Stream] = {}
+    for done, ref in enumerate(refs[:limit], start=1):
+        try:
+            raw = get_format(best.format).read(root, ref)
+        except BadInput as error:
+            result.problems.append({"at": ref.upstream_id, "reason": error.reason, "what": error.what})
+        else:
+            result.read += 1
+            result.steps += _note(raw, streams)
+            result.attributes = result.attributes or dict(raw.attributes)
+        tell("inspect", done, min(limit, len(refs)))
+    result.streams = [streams[name] for name in sorted(streams)]
+
+
+def _note(raw: RawEpisode, streams: dict[str, Stream]) -> int:
+    """Add one episode's streams; returns its steps: the most common length of its arrays and image streams."""
+    lengths: list[int] = []
+    for name, array in raw.arrays.items():
+        shape = list(array.shape[1:])
+        stream = streams.setdefault(name, Stream(name, "array", str(array.dtype), shape))
+        stream.varies |= stream.shape != shape or stream.dtype != str(array.dtype)
+        stream.episodes += 1
+        stream.steps += len(array) if array.ndim else 1
+        lengths.append(len(array) if array.ndim else 1)
+        _range(stream, array)
+        if "time" in name.lower():
+            stream.rate_hz = stream.rate_hz or _array_rate(array)
+    for name, media in raw.media.items():
+        kind = f"{media.kind} {media.codec}"
+        stream = streams.setdefault(name, Stream(name, kind, "uint8", [media.height, media.width, 3]))
+        stream.varies |= stream.shape != [media.height, media.width, 3]
+        stream.episodes += 1
+        stream.steps += media.frames
+        lengths.append(media.frames)
+        if media.kind == "video" and stream.rate_hz is None:
+            stream.rate_hz = _rate(video.frame_times(media))
+    for name, texts in raw.texts.items():
+        stream = streams.setdefault(name, Stream(name, "text", "utf8", []))
+        stream.episodes += 1
+        stream.steps += len(texts)
+    if raw.messages:
+        stream = streams.setdefault("messages", Stream("messages", "conversation", "utf8", []))
+        stream.episodes += 1
+        stream.steps += len(raw.messages)
+        return 1
+    return max(set(lengths), key=lambda length: (lengths.count(length), length)) if lengths else 0
+
+
+def _range(stream: Stream, array: np.ndarray[Any, Any]) -> None:
+    if array.dtype.kind not in "fiu" or not array.size:
+        return
+    finite = array[np.isfinite(array)]
+    stream.not_finite += int(array.size - finite.size)
+    if finite.size:
+        low, high = float(finite.min()), float(finite.max())
+        stream.low = low if stream.low is None else min(low, stream.low)
+        stream.high = high if stream.high is None else max(high, stream.high)
+
+
+def _array_rate(array: np.ndarray[Any, Any]) -> float | None:
+    """Rate of an array of times, its unit told from its step: s for floats, ns, us or ms for integers."""
+    flat = array.reshape(len(array), -1)[:, 0].astype(np.float64)
+    steps = np.diff(flat)
+    if len(steps) == 0 or not np.isfinite(steps).all() or (steps < 0).any() or not (steps > 0).any():
+        return None
+    step = float(np.median(steps[steps > 0]))
+    scale = 1.0 if array.dtype.kind == "f" else next((s for s in (1e-9, 1e-6, 1e-3) if 1e-3 <= step * s < 10), 1.0)
+    return round(1.0 / (step * scale), 3)
+
+
+def _rate(times: np.ndarray[Any, Any]) -> float | None:
+    steps = np.diff(times)
+    return round(timeline.NS / float(np.median(steps)), 3) if len(steps) and np.median(steps) > 0 else None

@@ -1,0 +1,276 @@
+"""Build: survey the lake, plan, run the tasks that are new, and commit a version.
+
+Nothing is visible before the ref is created; a build that was killed is resumed by running it again, because every
+finished task left its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dataengine.documents import canonical_json, sha256_bytes
+from dataengine.engine.base import Engine
+from dataengine.errors import SpecError, StorageError
+from dataengine.lake import Lake, Snapshot, lake_digest
+from dataengine.lake_rows import Head
+from dataengine.mixture import ledger as ledgers
+from dataengine.mixture.store import MixtureStore, shard_name
+from dataengine.mixture.tasks import Verdict, build_shard, split_of, survey, task_digest
+from dataengine.normalization.statistics import Statistics
+from dataengine.plan import Candidate, ShardTask, keyed_hash, make_tasks, plan_id, resolve_pins, source_of
+from dataengine.schema import unified
+from dataengine.shards.tar import group, members
+from dataengine.specs.recipe import Recipe
+from dataengine.specs.records import LedgerRow, Manifest, Pins, ShardEntry, TaskRecord
+from dataengine.transforms.quality import Drop, recipe_filters
+
+SURVEY_EPISODES = 256
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class BuildReport:
+    """What a build did. `created` is False when the version stood there already."""
+
+    version: str = ""
+    created: bool = False
+    plan_id: str = ""
+    manifest: Manifest | None = None
+    manifest_sha256: str = ""
+    tasks: int = 0
+    tasks_executed: int = 0
+    tasks_cached: int = 0
+    bad_input: list[LedgerRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The lake as a build sees it: one snapshot, the rows the recipe selects, and their digest."""
+
+    lake: Lake
+    snapshot: Snapshot
+    heads: Mapping[str, Head]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan: verdicts, pins, shard tasks with their digests, and the statistics document."""
+
+    verdicts: Mapping[str, Verdict]
+    pins: Pins
+    plan_id: str
+    tasks: Sequence[ShardTask]
+    digests: Sequence[str]
+    normalization: bytes
+
+
+def select(recipe: Recipe, lake: Lake) -> Inputs:
+    """The rows of every source of the recipe; a source without rows is a `SpecError`."""
+    snapshot = lake.snapshot()
+    heads: dict[str, Head] = {}
+    for source in recipe.sources:
+        name = source.converter.replace("'", "''")
+        found = lake.heads(snapshot, where=f"converter = '{name}'")
+        if not found:
+            raise SpecError(
+                f"the lake holds nothing that converter {source.converter!r} made",
+                where=str(lake.path),
+                fix="ingest the source, or give its `path` in the recipe",
+            )
+        heads |= {head.uid: head for head in found}
+    return Inputs(lake, snapshot, heads, lake_digest(heads.values()))
+
+
+def make_plan(recipe: Recipe, inputs: Inputs, engine: Engine, earlier: Manifest | None, tell: Progress) -> Planned:
+    """Survey, resolve rates and assign units to shards. Writes nothing."""
+    for source in recipe.sources:
+        recipe_filters(recipe, source)
+    verdicts, statistics = _surveyed(recipe, inputs, engine, tell)
+    candidates = [
+        Candidate(uid, inputs.heads[uid].converter, verdict.split, verdict.windows, verdict.sample_bytes)
+        for uid, verdict in sorted(verdicts.items())
+        if verdict.drop is None
+    ]
+    offered: dict[str, int] = {}
+    for candidate in candidates:
+        offered[candidate.converter] = offered.get(candidate.converter, 0) + candidate.windows
+    pins = resolve_pins(recipe, offered, earlier.pins if earlier else None, earlier.recipe if earlier else None)
+    tasks = make_tasks(recipe, candidates, pins)
+    return Planned(
+        verdicts=verdicts,
+        pins=pins,
+        plan_id=plan_id(recipe, inputs.digest, pins),
+        tasks=tasks,
+        digests=[task_digest(task, recipe, inputs.heads) for task in tasks],
+        normalization=canonical_json(statistics.document()),
+    )
+
+
+def _surveyed(recipe: Recipe, inputs: Inputs, engine: Engine, tell: Progress) -> tuple[dict[str, Verdict], Statistics]:
+    verdicts = {head.uid: _unusable(head, recipe) for head in inputs.heads.values() if head.status != "ok"}
+    verdicts |= _conflicts(recipe, inputs)
+    uids = sorted(inputs.heads.keys() - verdicts.keys())
+    ranges = [uids[start : start + SURVEY_EPISODES] for start in range(0, len(uids), SURVEY_EPISODES)]
+    tasks = [
+        {"recipe": recipe, "lake": str(inputs.lake.path), "snapshot": inputs.snapshot, "uids": chosen}
+        for chosen in ranges
+    ]
+    statistics = Statistics()
+    for done, (index, result) in enumerate(engine.run(survey, tasks), start=1):
+        found = _result(result, f"surveying episodes {ranges[index][0]}..")
+        verdicts |= {verdict.uid: verdict for verdict in found["verdicts"]}
+        statistics.merge(Statistics.from_bytes(found["statistics"]))
+        tell("survey", done, len(tasks))
+    return verdicts, statistics
+
+
+def _result(result: dict[str, Any] | None, doing: str) -> dict[str, Any]:
+    if result is None:
+        raise StorageError(f"{doing} killed its worker three times", fix="give the workers more memory")
+    return result
+
+
+def _unusable(head: Head, recipe: Recipe) -> Verdict:
+    drop = Drop(head.reason or "unknown", head.what or "")
+    split = split_of(head, source_of(recipe, head.converter), recipe)
+    return Verdict(head.uid, split, 0, 0, drop, "ingest", bad_input=True)
+
+
+def _conflicts(recipe: Recipe, inputs: Inputs) -> dict[str, Verdict]:
+    """Episodes of one source with the same upstream id but other content: all of them drop."""
+    named: dict[tuple[str, str], list[Head]] = {}
+    for head in inputs.heads.values():
+        if head.status == "ok":
+            named.setdefault((head.source_id, head.upstream_id), []).append(head)
+    found = {}
+    for rivals in named.values():
+        for head in rivals if len(rivals) > 1 else ():
+            others = ", ".join(sorted(rival.uid[:12] for rival in rivals if rival is not head))
+            drop = Drop(
+                "upstream_conflict",
+                f"the lake holds other content under the same upstream id ({others}); remove the outdated one"
+                " with `dataengine lake rm`",
+            )
+            verdict = Verdict(head.uid, "train", 0, 0, drop, "engine", bad_input=True)
+            found[head.uid] = replace(verdict, split=split_of(head, source_of(recipe, head.converter), recipe))
+    return found
+
+
+def execute(
+    recipe: Recipe, inputs: Inputs, planned: Planned, store: MixtureStore, engine: Engine, tell: Progress
+) -> tuple[dict[str, TaskRecord], int]:
+    """Run the tasks without a record. Returns the records by task digest, and how many tasks were executed."""
+    done = {digest: record for digest in planned.digests if (record := store.cached_task(digest)) is not None}
+    todo = [number for number, digest in enumerate(planned.digests) if digest not in done]
+    payloads = [
+        {
+            "task": planned.tasks[number],
+            "digest": planned.digests[number],
+            "recipe": recipe,
+            "lake": str(inputs.lake.path),
+            "snapshot": inputs.snapshot,
+            "store": str(store.root),
+        }
+        for number in todo
+    ]
+    tell("shards", len(done), len(planned.tasks))
+    for index, result in engine.run(build_shard, payloads):
+        digest = planned.digests[todo[index]]
+        done[digest] = _result(result, f"shard task {digest}")["record"]
+        tell("shards", len(done), len(planned.tasks))
+    return done, len(todo)
+
+
+def permuted(engine: Engine, seed: int) -> Engine:
+    """The same engine, given its tasks in another order: results must not depend on it."""
+    return _Permuted(engine, seed)
+
+
+class _Permuted:
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self.name, self._engine, self._seed = engine.name, engine, seed
+
+    def run(self, function: Any, tasks: Sequence[dict[str, Any]]) -> Any:
+        order = sorted(range(len(tasks)), key=lambda index: keyed_hash(self._seed, "task order", index))
+        for index, result in self._engine.run(function, [tasks[index] for index in order]):
+            yield order[index], result
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def commit(
+    recipe: Recipe,
+    inputs: Inputs,
+    planned: Planned,
+    done: Mapping[str, TaskRecord],
+    store: MixtureStore,
+    version: str | None,
+) -> BuildReport:
+    """Check the shards on disk, write ledger, records and manifest, then create the ref."""
+    shards = []
+    for task, digest in zip(planned.tasks, planned.digests, strict=True):
+        record = done[digest]
+        _check_on_disk(store, record)
+        shards.append(
+            ShardEntry(
+                sha256=record.sha256,
+                bytes=record.bytes,
+                samples=record.samples,
+                split=task.split,
+                bucket=task.bucket,
+                task_digest=digest,
+                index_sha256=record.index_sha256,
+            )
+        )
+    ledger = ledgers.ledger(recipe, inputs.heads, planned.verdicts, done, planned.digests)
+    documents = {
+        "normalization.json": planned.normalization,
+        "ledger.parquet": ledgers.ledger_parquet(ledger),
+        "shard_records.parquet": ledgers.shard_records_parquet(shards, done),
+    }
+    digests = {name: sha256_bytes(data) for name, data in documents.items()}
+    manifest = Manifest(
+        name=recipe.name,
+        plan_id=planned.plan_id,
+        recipe=recipe.resolved(),
+        lake_digest=inputs.digest,
+        schema_version=unified().version,
+        pins=planned.pins,
+        shards=tuple(shards),
+        sources=ledgers.summaries(inputs.heads, ledger),
+        drops=ledgers.drop_counts(ledger),
+        bad_input=sum(row.bad_input and not row.accepted for row in ledger),
+        normalization_sha256=digests["normalization.json"],
+        ledger_sha256=digests["ledger.parquet"],
+        shard_records_sha256=digests["shard_records.parquet"],
+    )
+    sha = sha256_bytes(canonical_json(manifest.canonical()))
+    for name, data in documents.items():
+        store.publish(f"{store.documents(sha)}/{name}", data)
+    name, created = store.commit(manifest, version)
+    return BuildReport(
+        version=name,
+        created=created,
+        plan_id=planned.plan_id,
+        manifest=manifest,
+        manifest_sha256=sha,
+        tasks=len(planned.tasks),
+        bad_input=[row for row in ledger if row.bad_input and not row.accepted],
+    )
+
+
+def _check_on_disk(store: MixtureStore, record: TaskRecord) -> None:
+    """Read a shard back: the samples that are counted are the samples that lie there."""
+    name = shard_name(record.sha256)
+    data = store.read(name)
+    keys = sum(1 for _ in group(members(data)))
+    if keys != record.samples or len(data) != record.bytes or sha256_bytes(data) != record.sha256:
+        raise StorageError(
+            f"{name} holds {keys} samples in {len(data)} bytes, its record says {record.samples} in {record.bytes}",
+            where=str(store.path(name)),
+            fix="remove the damaged file and its record below tasks/, then build again",
+        )

@@ -1,0 +1,201 @@
+"""A mixture on disk: names, refs and versions (ARCHITECTURE: the commit protocol).
+
+blobs/sha256/ab/<sha256>.tar   shards, immutable, content-addressed, `.idx` beside each
+tasks/<task_digest>.json       what a task produced (a cache)
+manifests/<sha256>.json        canonical JSON; `<sha256>.d/` holds normalization, ledger and shard records
+refs/v0001                     names a manifest: THE commit point
+runs/                          run facts
+staging/                       temporary
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+
+from dataengine.documents import canonical_json, load_json, seal, sha256_bytes, unseal
+from dataengine.errors import ConflictError, FormatError, SpecError, StorageError
+from dataengine.specs.records import Manifest, TaskRecord
+from dataengine.storage import Store
+
+MARKER = "mixture.json"
+VERSION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_NUMBERED = re.compile(r"^v(\d{4,})$")
+_KIND = {"kind": "dataengine mixture", "layout": 1}
+
+
+def shard_name(sha256: str) -> str:
+    """Where a shard lies below the mixture."""
+    return f"blobs/sha256/{sha256[:2]}/{sha256}.tar"
+
+
+def index_name(shard_sha256: str) -> str:
+    """Where a shard's index lies: beside it."""
+    return f"blobs/sha256/{shard_sha256[:2]}/{shard_sha256}.idx"
+
+
+def task_name(digest: str) -> str:
+    """Where a task's record lies."""
+    return f"tasks/{digest}.json"
+
+
+class MixtureStore(Store):
+    """A mixture's folder. `create` makes one; a folder with other files in it is refused."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        super().__init__(root)
+        if self.exists(MARKER):
+            unseal(self.read(MARKER), str(root / MARKER))
+        elif not create:
+            raise StorageError(f"there is no mixture at {root}", fix="build one: dataengine build --help")
+        else:
+            if root.exists() and any(path.name != "staging" for path in root.iterdir()):
+                raise StorageError(
+                    f"{root} holds files that are no mixture", fix="name a new or empty folder for --out"
+                )
+            root.mkdir(parents=True, exist_ok=True)
+            self.publish(MARKER, seal(_KIND))
+
+    def clean_staging(self) -> None:
+        """Remove temporary files of processes that are gone."""
+        for name in self.names("staging"):
+            process = name.split(".")[-2]
+            if process.isdigit() and not _alive(int(process)):
+                self.path(name).unlink(missing_ok=True)
+
+    def versions(self) -> list[str]:
+        """Version names: numbered ones in order, then the given names."""
+        names = [Path(name).name for name in self.names("refs")]
+        return sorted(names, key=lambda name: (not _NUMBERED.match(name), _number(name), name))
+
+    def latest(self) -> str | None:
+        """The highest numbered version, else the only named one; None when there is none or no single choice."""
+        names = self.versions()
+        numbered = [name for name in names if _NUMBERED.match(name)]
+        if numbered:
+            return numbered[-1]
+        return names[0] if len(names) == 1 else None
+
+    def resolve(self, version: str | None) -> str:
+        """A version's name, the latest for None; an unknown one is a `SpecError` with the known ones."""
+        names = self.versions()
+        if version is None:
+            latest = self.latest()
+            if latest is None:
+                fix = f"name one with @VERSION: {', '.join(names)}" if names else "run build again: none was committed"
+                raise SpecError(f"the mixture at {self.root} has no latest version", fix=fix)
+            return latest
+        if version not in names:
+            raise SpecError(f"no version {version!r} in {self.root}", fix=f"known: {', '.join(names) or 'none'}")
+        return version
+
+    def manifest_sha(self, version: str) -> str:
+        """The manifest that a version names."""
+        name = f"refs/{version}"
+        sha = unseal(self.read(name), str(self.path(name))).get("manifest")
+        if not isinstance(sha, str):
+            raise FormatError("digest_mismatch", "the ref names no manifest", where=str(self.path(name)))
+        return sha
+
+    def manifest(self, version: str) -> tuple[str, Manifest]:
+        """(sha256, manifest) of a version, digest checked."""
+        sha = self.manifest_sha(version)
+        data = self.checked(f"manifests/{sha}.json", sha)
+        return sha, Manifest.parse(load_json(data, f"manifests/{sha}.json"), f"manifests/{sha}.json")
+
+    def checked(self, name: str, sha256: str) -> bytes:
+        """Content of `name`, which must have this digest; else a `FormatError` `digest_mismatch`."""
+        data = self.read(name)
+        if sha256_bytes(data) != sha256:
+            raise FormatError(
+                "digest_mismatch", f"{name} does not have the digest it should have", where=str(self.path(name))
+            )
+        return data
+
+    def cached_task(self, digest: str) -> TaskRecord | None:
+        """A task's record, if it is there, reads well and its blobs stand with the right size."""
+        name = task_name(digest)
+        if not self.exists(name):
+            return None
+        try:
+            record = TaskRecord.parse(unseal(self.read(name), name), name)
+        except (FormatError, SpecError):
+            self.path(name).unlink(missing_ok=True)
+            return None
+        for blob, size in ((shard_name(record.sha256), record.bytes), (index_name(record.sha256), record.index_bytes)):
+            if not self.exists(blob) or self.path(blob).stat().st_size != size:
+                return None
+        return record
+
+    def commit(self, manifest: Manifest, version: str | None) -> tuple[str, bool]:
+        """Publish a manifest and the ref that names it. Returns (version, created).
+
+        Without a name the next number is taken; a version with the same content is found instead of made again.
+        A given name that stands for other content is a `ConflictError`.
+        """
+        content = manifest.content_digest()
+        if version is None:
+            latest = self.latest()
+            if latest is not None and self.manifest(latest)[1].content_digest() == content:
+                return latest, False
+        elif version in self.versions():
+            if self.manifest(version)[1].content_digest() != content:
+                raise ConflictError(
+                    f"version {version!r} exists with other content", where=str(self.root), fix="give another name"
+                )
+            return version, False
+        data = canonical_json(manifest.canonical())
+        sha = sha256_bytes(data)
+        self.publish(f"manifests/{sha}.json", data)
+        ref = seal({"manifest": sha})
+        if version is not None:
+            self.publish(f"refs/{version}", ref)
+            return version, True
+        return self._next_ref(ref, content)
+
+    def _next_ref(self, ref: bytes, content: str) -> tuple[str, bool]:
+        """Create the next numbered ref; one that another builder just made for the same content serves as well."""
+        highest = max([_number(name) for name in self.versions() if _NUMBERED.match(name)], default=0)
+        for number in itertools.count(highest + 1):
+            name = f"v{number:04d}"
+            try:
+                return name, self.publish(f"refs/{name}", ref)
+            except ConflictError:
+                if self.manifest(name)[1].content_digest() == content:
+                    return name, False
+        raise StorageError("no free version name was left")
+
+    def documents(self, manifest_sha: str) -> str:
+        """The folder of a manifest's documents."""
+        return f"manifests/{manifest_sha}.d"
+
+
+def check_version_name(version: str | None) -> None:
+    """A given version name must be a plain file name."""
+    if version is not None and not VERSION_NAME.match(version):
+        raise SpecError(f"{version!r} is no version name", fix="use letters, digits, dots, dashes and underscores")
+
+
+def split_address(address: str) -> tuple[Path, str | None]:
+    """`M` or `M@V` into the folder and the version."""
+    path, at, version = address.rpartition("@")
+    if at and path and "/" not in version:
+        return Path(path), version
+    return Path(address), None
+
+
+def _number(name: str) -> int:
+    match = _NUMBERED.match(name)
+    return int(match.group(1)) if match else 0
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,181 @@
+"""Planning: recipe + verdicts + seed -> shard tasks. Pure: no file, no clock, no randomness but keyed hashes.
+
+The unit is a segment (at most `segment` windows of one episode, or one item). How many samples it gives depends on
+its own uid and its source's rate alone; its bucket on its own hash. So adding or removing an episode changes only
+the tasks that hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.documents import sha256_json
+from dataengine.specs.recipe import Recipe, RecipeSource
+from dataengine.specs.records import Pins
+
+_HASH_BITS = 64
+_MAX_SPLIT_DEPTH = 24
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kept episode. `windows` is how many samples it offers at rate 1; `sample_bytes` an estimate of one's size."""
+
+    uid: str
+    converter: str
+    split: str
+    windows: int
+    sample_bytes: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A segment: windows `start <= w < stop` of an episode, of which `count` samples are taken."""
+
+    uid: str
+    converter: str
+    start: int
+    stop: int
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """The units of one shard, in uid order."""
+
+    split: str
+    bucket: str
+    units: tuple[Unit, ...]
+
+
+def keyed_hash(seed: int, *parts: str | int) -> int:
+    """A uniform 64-bit integer from a seed and names."""
+    text = "\0".join([str(seed), *map(str, parts)]).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+
+def choose_split(group: str, valid: float, seed: int) -> str:
+    """`valid` or `train` by hash of the group, so that a scene or an episode is never on both sides."""
+    return "valid" if keyed_hash(seed, "split", group) < valid * (1 << _HASH_BITS) else "train"
+
+
+def resolve_pins(recipe: Recipe, offered: Mapping[str, int], earlier: Pins | None, earlier_recipe: object) -> Pins:
+    """Rates by converter from weights and caps; unchanged sources of an earlier version keep their pinned rate.
+
+    `offered` is the number of windows each converter offers. With `share` weights the total is what is offered.
+    """
+    kept = _inherited(recipe, earlier, earlier_recipe)
+    total = float(sum(offered.values()))
+    weights = sum(source.weight for source in recipe.sources if offered.get(source.converter))
+    scale = earlier.scale if earlier is not None and kept else (total / weights if weights else 1.0)
+    rates = {}
+    for source in recipe.sources:
+        have = offered.get(source.converter, 0)
+        if source.converter in kept:
+            rates[source.converter] = kept[source.converter]
+            continue
+        rate = source.weight if recipe.mix.weights == "multiplier" or not have else source.weight * scale / have
+        if source.cap is not None and have * rate > source.cap:
+            rate = source.cap / have
+        rates[source.converter] = float(f"{rate:.9g}")
+    return Pins(rates=rates, scale=float(f"{scale:.9g}"), buckets=dict(recipe.shards.buckets))
+
+
+def _inherited(recipe: Recipe, earlier: Pins | None, earlier_recipe: object) -> dict[str, float]:
+    if earlier is None or not isinstance(earlier_recipe, Mapping):
+        return {}
+    if earlier_recipe.get("mix") != recipe.mix.canonical():
+        return {}
+    before = {entry["converter"]: _weighing(entry) for entry in earlier_recipe.get("sources", ())}
+    now = {source.converter: _weighing(source.canonical()) for source in recipe.sources}
+    return {name: rate for name, rate in earlier.rates.items() if name in now and before.get(name) == now[name]}
+
+
+def _weighing(source: Mapping[str, object]) -> tuple[object, ...]:
+    return source.get("weight"), source.get("cap"), source.get("window")
+
+
+def units_of(candidate: Candidate, rate: float, segment: int, seed: int) -> list[Unit]:
+    """Segments of an episode that give at least one sample at `rate`."""
+    found = []
+    for start in range(0, candidate.windows, segment):
+        stop = min(start + segment, candidate.windows)
+        count = sample_count(candidate.uid, start, stop - start, rate, seed)
+        if count:
+            size = count * candidate.sample_bytes
+            found.append(Unit(candidate.uid, candidate.converter, start, stop, count, size))
+    return found
+
+
+def sample_count(uid: str, start: int, windows: int, rate: float, seed: int) -> int:
+    """windows * rate, rounded down or up by a keyed draw: right on average, decided by this unit alone."""
+    expected = windows * rate
+    whole = int(expected)
+    draw = keyed_hash(seed, "count", uid, start) / (1 << _HASH_BITS)
+    return whole + (draw < expected - whole)
+
+
+def chosen_windows(unit: Unit, seed: int) -> list[tuple[int, int]]:
+    """The (window, repeat) pairs of a unit, sorted: every window `count // n` times, a keyed choice once more."""
+    windows = unit.stop - unit.start
+    every, extra = divmod(unit.count, windows)
+    order = np.argsort(_mixed(keyed_hash(seed, "window", unit.uid, unit.start), windows), kind="stable")
+    more = {int(window) for window in order[:extra]}
+    return [(unit.start + window, repeat) for window in range(windows) for repeat in range(every + (window in more))]
+
+
+def _mixed(key: int, count: int) -> NDArray[np.uint64]:
+    """`count` keyed 64-bit values (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
+
+
+def make_tasks(recipe: Recipe, candidates: Iterable[Candidate], pins: Pins) -> list[ShardTask]:
+    """Assign every unit to a bucket by its hash; an overfull bucket splits in two, and only itself changes."""
+    buckets: dict[tuple[str, int], list[tuple[int, Unit]]] = {}
+    for candidate in candidates:
+        number = pins.buckets.get(candidate.split, 1)
+        for unit in units_of(candidate, pins.rates[candidate.converter], recipe.shards.segment, recipe.seed):
+            place = keyed_hash(recipe.seed, "bucket", unit.uid, unit.start) * number
+            bucket, rest = place >> _HASH_BITS, place & ((1 << _HASH_BITS) - 1)
+            buckets.setdefault((candidate.split, bucket), []).append((rest, unit))
+    tasks: list[ShardTask] = []
+    for (split, bucket), members in sorted(buckets.items(), key=lambda entry: entry[0]):
+        tasks.extend(_split_bucket(split, f"{bucket:05d}", members, recipe.shards.max_bytes, depth=0))
+    return tasks
+
+
+def _split_bucket(
+    split: str, name: str, members: Sequence[tuple[int, Unit]], max_bytes: int, *, depth: int
+) -> list[ShardTask]:
+    if not members:
+        return []
+    if sum(unit.bytes for _, unit in members) <= max_bytes or len(members) == 1 or depth == _MAX_SPLIT_DEPTH:
+        ordered = sorted((unit for _, unit in members), key=lambda unit: (unit.uid, unit.start))
+        return [ShardTask(split, name, tuple(ordered))]
+    bit = _HASH_BITS - 1 - depth
+    joint = "." if depth == 0 else ""
+    halves: list[ShardTask] = []
+    for value in (0, 1):
+        half = [(rest, unit) for rest, unit in members if (rest >> bit) & 1 == value]
+        halves += _split_bucket(split, f"{name}{joint}{value}", half, max_bytes, depth=depth + 1)
+    return halves
+
+
+def plan_id(recipe: Recipe, digest: str, pins: Pins) -> str:
+    """sha256 of the resolved recipe, its pins and the lake's content: no path, commit, clock or host."""
+    return sha256_json({"recipe": recipe.resolved(), "pins": pins.canonical(), "lake": digest})
+
+
+def source_of(recipe: Recipe, converter: str) -> RecipeSource:
+    """The recipe's entry for a converter."""
+    return next(source for source in recipe.sources if source.converter == converter)

@@ -1,0 +1,284 @@
+"""Converters: how one source's fields mean ours. A YAML file, not code.
+
+The source's conventions (units, frames, rotation form, gripper polarity, label kind, time base) are mandatory; a
+missing one is a `SpecError` that names it. Each mapping carries the evidence it rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from dataengine.documents import Strict, find_spec, load_yaml
+from dataengine.embodiment import Status
+from dataengine.episode import Family, LabelKind
+from dataengine.geometry import FORM_WIDTH, RotationForm
+from dataengine.schema import unified
+
+SCALE_TO_SI: dict[str, dict[str, float]] = {
+    "m": {"m": 1.0, "cm": 0.01, "mm": 0.001},
+    "rad": {"rad": 1.0, "deg": 0.017453292519943295},
+    "rad/s": {"rad/s": 1.0, "deg/s": 0.017453292519943295},
+    "m/s": {"m/s": 1.0, "cm/s": 0.01, "mm/s": 0.001},
+    "rotvec": {"rad": 1.0, "deg": 0.017453292519943295},
+    "rot6d": {"rad": 1.0, "deg": 0.017453292519943295, "none": 1.0},
+    "N m": {"N m": 1.0},
+    "N": {"N": 1.0},
+}
+
+
+class SourceInfo(Strict):
+    """The upstream data set: identity, licence, terms, consent. What nobody knows is "unknown", never blank."""
+
+    name: str
+    url: str
+    revision: str
+    license: str
+    license_evidence: str
+    terms_url: str = "unknown"
+    creator: str = "unknown"
+    citation: str = "unknown"
+    usage: str = "unknown"
+    consent: str = "unknown"
+    deidentification: str = "unknown"
+    synthetic: bool
+    commercial_ok: Literal["yes", "no", "unknown"] = "unknown"
+
+
+class FormatChoice(Strict):
+    """Which format reads the source, and its options."""
+
+    name: str
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class RotationSpec(Strict):
+    """A rotation's form in the source. `order` and `intrinsic` are mandatory for Euler angles."""
+
+    form: RotationForm
+    order: str | None = None
+    intrinsic: bool | None = None
+
+    @model_validator(mode="after")
+    def _euler_is_complete(self) -> RotationSpec:
+        if (self.form == "euler") != (self.order is not None and self.intrinsic is not None):
+            raise ValueError("`order` and `intrinsic` are given for Euler angles, and only for them")
+        return self
+
+
+class GripperSpec(Strict):
+    """Gripper polarity: the source's value when open and when closed; mapped linearly to 1 and 0."""
+
+    open: float
+    closed: float
+
+
+class ControllerScale(Strict):
+    """Scale of a controller-normalized command, read from the source's own controller config.
+
+    `config` is the path of that config in the episode's attributes; it holds `input_min/max` and `output_min/max`.
+    Commands are clipped to the input range (the controller does so) and mapped linearly to the output range, whose
+    unit the mapping's `unit` names.
+    """
+
+    config: str
+    columns: tuple[int, int]
+
+
+class StateMapping(Strict):
+    """One slot filled from one native array.
+
+    `columns` picks from its last axis (flattened behind the time axis), half-open; `shift` k takes row t+k for step
+    t (labels that are a later measurement); `mask` names a boolean array [T] that says where the value exists.
+    `joints` place named dexterous joints.
+    """
+
+    slot: str
+    array: str
+    columns: tuple[int, int] | tuple[int, ...] | None = None
+    unit: str
+    frame: str
+    rotation: RotationSpec | None = None
+    gripper: GripperSpec | None = None
+    scale: float | None = None
+    controller: ControllerScale | None = None
+    joints: tuple[str, ...] = ()
+    shift: int = 0
+    mask: str | None = None
+    evidence: str
+    status: Status
+
+    @model_validator(mode="after")
+    def _conventions(self) -> StateMapping:
+        slot = unified().slot(self.slot)
+        if slot.unit in ("rot6d", "rotvec") and self.rotation is None:
+            raise ValueError(f"{self.slot} needs `rotation` (form, and order for Euler angles)")
+        if slot.group == "gripper" and self.gripper is None:
+            raise ValueError(f"{self.slot} needs `gripper` (the source's value when open and when closed)")
+        known = SCALE_TO_SI.get(slot.unit)
+        if known is not None and self.unit not in known:
+            raise ValueError(f"{self.slot}: unit {self.unit!r} is none of {', '.join(known)}")
+        if self.status == "unknown":
+            raise ValueError(f"{self.slot}: its convention is unknown; nothing is guessed: find out, or map to native")
+        if self.frame == "" or self.unit == "":
+            raise ValueError(f"{self.slot}: `unit` and `frame` are mandatory")
+        if slot.group == "dex_joint" and not self.joints:
+            raise ValueError(f"{self.slot} needs `joints`, names out of the schema's table")
+        return self
+
+    @property
+    def indices(self) -> tuple[int, ...] | None:
+        """Picked columns as a list of indices; a pair is a half-open range."""
+        if self.columns is None:
+            return None
+        if len(self.columns) == 2 and self.columns[1] > self.columns[0]:
+            return tuple(range(*self.columns))
+        return self.columns
+
+
+class ActionMapping(StateMapping):
+    """A mapping into the action: also says what kind of label it is."""
+
+    label: LabelKind
+
+
+class TimeSpec(Strict):
+    """The time base.
+
+    `declared_rate`: rows are equidistant at `hz`. `attribute_rate`: the same with the rate read from the episode's
+    attribute at the path `hz_attribute`. `timestamps`: `array` holds times in `unit` (in its `column`, where the array
+    has several). `pseudo_rate`: a clockless source gets `hz`, recorded as such. `none`: a VL item.
+    `check_array` is compared with the row times (s, within half a step). `merge_within_s`: rows that follow their
+    predecessor by no more than this are repeats of it; they are left out, and counted in the episode's notes.
+    """
+
+    base: Literal["declared_rate", "attribute_rate", "timestamps", "pseudo_rate", "none"]
+    hz: float | None = Field(default=None, gt=0)
+    hz_attribute: str | None = None
+    array: str | None = None
+    column: int | None = Field(default=None, ge=0)
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    check_array: str | None = None
+    merge_within_s: float | None = Field(default=None, ge=0)
+    evidence: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> TimeSpec:
+        needs = {
+            "declared_rate": self.hz is not None,
+            "pseudo_rate": self.hz is not None,
+            "attribute_rate": self.hz_attribute is not None,
+            "timestamps": self.array is not None and self.unit is not None,
+            "none": True,
+        }
+        if not needs[self.base]:
+            raise ValueError(f"time base {self.base!r} lacks its rate, or its array and unit")
+        if self.column is not None and self.base != "timestamps":
+            raise ValueError("`column` names the clock's column, so it goes with time base `timestamps`")
+        return self
+
+
+class ViewSpec(Strict):
+    """A camera stream shown as a named view; `clock` "rows" pairs frame i with row i, "times" pairs by timestamp."""
+
+    view: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")
+    media: str
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    clock: Literal["rows", "times"]
+    evidence: str
+
+
+class LanguageSpec(Strict):
+    """A text: from a text stream of the source, or constant and then declared by this converter."""
+
+    text: str | None = None
+    stream: str | None = None
+    level: Literal["episode", "task", "subtask", "step"]
+    evidence: str
+
+    @model_validator(mode="after")
+    def _one(self) -> LanguageSpec:
+        if (self.text is None) == (self.stream is None):
+            raise ValueError("a language entry has either `text` or `stream`")
+        return self
+
+
+class HabitatDiscrete(Strict):
+    """Derive poses of a discrete Habitat agent (VLN-CE) from its actions and locations.
+
+    Habitat's world is y up; `start_rotation` is a quaternion xyzw of the body, which looks along its -z. The derived
+    arrays are in the episode frame: origin at the start, x along the start heading, y left, z up.
+    """
+
+    kind: Literal["habitat_discrete"]
+    forward_m: float
+    turn_deg: float
+    actions: Mapping[Literal["stop", "forward", "left", "right"], int]
+    evidence: str
+    status: Status
+
+
+class NativeAction(Strict):
+    """Discrete action ids that are kept beside the unified action: the array [T] and what its ids do."""
+
+    array: str
+    params: Mapping[str, float | int]
+
+
+class Converter(Strict):
+    """One source: format, body, streams, conventions, licence."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: int
+    family: Family
+    source: SourceInfo
+    format: FormatChoice
+    embodiment: str
+    control_mode: str
+    time: TimeSpec
+    group: Literal["episode", "source", "from_format"] = "episode"
+    derive: tuple[HabitatDiscrete, ...] = ()
+    state: tuple[StateMapping, ...] = ()
+    action: tuple[ActionMapping, ...] = ()
+    views: tuple[ViewSpec, ...] = ()
+    language: tuple[LanguageSpec, ...] = ()
+    native_action: NativeAction | None = None
+    items: bool = False
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Converter:
+        if self.items != (self.time.base == "none"):
+            raise ValueError("`items: true` goes with time base `none`, and only with it")
+        if self.items and (self.state or self.action or self.views):
+            raise ValueError("an item has messages and media, neither state, action nor views")
+        if not self.items and not (self.state or self.action):
+            raise ValueError("a trajectory needs at least one mapping into `state` or `action`")
+        schema = unified()
+        for entry in self.state:
+            if not schema.slot(entry.slot).state:
+                raise ValueError(f"{entry.slot} holds no state")
+        for action in self.action:
+            if schema.slot(action.slot).action == "none":
+                raise ValueError(f"{action.slot} holds no action")
+        for side in (self.state, self.action):
+            keys = [entry.slot for entry in side if entry.slot != "native"]
+            if len(set(keys)) != len(keys):
+                raise ValueError("a slot is mapped twice")
+        return self
+
+    @property
+    def source_id(self) -> str:
+        return self.source.name
+
+
+def load_converter(name: str) -> Converter:
+    """A shipped converter by name, or a file by path. Mistakes are a `SpecError` naming every wrong field."""
+    path = find_spec("converters", name)
+    return Converter.parse(load_yaml(path), str(path))
+
+
+def rotation_width(spec: RotationSpec) -> int:
+    """Numbers a rotation takes in the source."""
+    return FORM_WIDTH[spec.form]

@@ -1,0 +1,177 @@
+"""Recipes: what a mixture selects, filters, weighs, splits and how it is sharded. A YAML file in `pipelines/`.
+
+Paths are bindings: they say where raw data lies on this machine and never enter a digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from dataengine.documents import Strict, find_spec, load_yaml, substitute
+from dataengine.errors import SpecError
+
+Split = Literal["train", "valid"]
+RepresentationName = Literal["absolute", "relative", "relative_base", "delta"]
+Requirement = Literal["view", "language", "state", "action"]
+
+
+class Chunk(Strict):
+    """Length of an action chunk: a number of steps, or a duration (rounded to steps at the source's rate)."""
+
+    steps: int | None = Field(default=None, ge=1, le=4096)
+    seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Chunk:
+        if (self.steps is None) == (self.seconds is None):
+            raise ValueError("a chunk has either `steps` or `seconds`")
+        return self
+
+    def horizon(self, hz: float) -> int:
+        """Steps of a chunk at a rate in Hz, at least one."""
+        return self.steps if self.steps is not None else max(1, round(float(self.seconds or 0) * hz))
+
+
+class Window(Strict):
+    """How an episode is cut into samples: every `stride`-th step starts one; `history` steps of state and frames."""
+
+    chunk: Chunk = Chunk(seconds=1.0)
+    stride: int = Field(default=1, ge=1)
+    history: int = Field(default=1, ge=1, le=64)
+
+
+class ImageSpec(Strict):
+    """Image size in the samples. `size` [height, width] or null (as they are, bytes untouched where possible).
+
+    `fit`: `inside` keeps the aspect and fits within, `stretch` fills. Images are never enlarged unless `upscale`.
+    """
+
+    size: tuple[int, int] | None = None
+    fit: Literal["inside", "stretch"] = "inside"
+    upscale: bool = False
+    quality: int = Field(default=90, ge=1, le=100)
+
+
+class SplitSpec(Strict):
+    """Share of groups (scenes, episodes) held out as `valid`, by hash of the group."""
+
+    valid: float = Field(default=0.05, ge=0, lt=1)
+
+
+class MixSpec(Strict):
+    """How weights become rates. `multiplier`: a source's weight is its rate. `share`: weights are shares of samples.
+
+    Rates are resolved once and pinned in the manifest; the next version inherits them.
+    """
+
+    mode: Literal["baked"] = "baked"
+    unit: Literal["sample"] = "sample"
+    weights: Literal["multiplier", "share"] = "multiplier"
+
+
+class ShardSpec(Strict):
+    """Bucket counts per split, largest shard, and the number of windows in one unit of the plan."""
+
+    buckets: Mapping[Split, int] = Field(default={"train": 16, "valid": 1})
+    max_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    segment: int = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _positive(self) -> ShardSpec:
+        if any(count < 1 for count in self.buckets.values()):
+            raise ValueError("a bucket count is at least 1")
+        return self
+
+
+class RecipeSource(Strict):
+    """One source of the mixture: a converter, and where its raw data lies (else it is in the lake already).
+
+    `cap` limits the samples by a lower rate. `accept` names reasons for bad input that is known and fine.
+    `split: train` pins the source to train. `require` and `window` override the recipe's.
+    """
+
+    converter: str
+    path: str | None = None
+    weight: float = Field(default=1.0, gt=0)
+    cap: int | None = Field(default=None, ge=1)
+    accept: tuple[str, ...] = ()
+    split: Literal["hash", "train"] = "hash"
+    require: tuple[Requirement, ...] | None = None
+    window: Window | None = None
+    filters: tuple[Mapping[str, Any], ...] = ()
+
+
+class NormalizationSpec(Strict):
+    """Representations whose statistics are computed, so that the loader can normalize in them."""
+
+    representations: tuple[RepresentationName, ...] = ("absolute", "relative", "relative_base", "delta")
+
+
+class Recipe(Strict):
+    """A mixture's recipe, defaults filled in."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    version: int = 1
+    description: str = ""
+    seed: int = 0
+    sources: tuple[RecipeSource, ...] = Field(min_length=1)
+    require: tuple[Requirement, ...] = ("view", "language")
+    filters: tuple[Mapping[str, Any], ...] = ()
+    window: Window = Window()
+    images: ImageSpec = ImageSpec()
+    split: SplitSpec = SplitSpec()
+    mix: MixSpec = MixSpec()
+    shards: ShardSpec = ShardSpec()
+    normalization: NormalizationSpec = NormalizationSpec()
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Recipe:
+        names = [source.converter for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the source {twice[0]!r} stands twice")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as it is hashed: canonical, defaults filled in, without paths and without prose."""
+        document: dict[str, Any] = self.canonical()
+        document.pop("description")
+        for source in document["sources"]:
+            source.pop("path")
+        return document
+
+    def window_for(self, source: RecipeSource) -> Window:
+        """The source's window, or the recipe's."""
+        return source.window or self.window
+
+
+def load_recipe(name: str, parameters: Mapping[str, str]) -> Recipe:
+    """A shipped recipe by name, or a file by path; `${name}` is replaced from `parameters`.
+
+    A parameter that the recipe does not use is a `SpecError`, as is one it uses and nobody gave.
+    """
+    path = find_spec("pipelines", name)
+    text = load_yaml(path)
+    unused = [key for key in parameters if f"${{{key}}}" not in _strings(text)]
+    if unused:
+        raise SpecError(f"the recipe uses no ${{{unused[0]}}}", where=str(path), fix="check the --set option")
+    return Recipe.parse(substitute(text, parameters, str(path)), str(path))
+
+
+def _strings(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return "\n".join(_strings(item) for item in value.values())
+    if isinstance(value, list):
+        return "\n".join(_strings(item) for item in value)
+    return ""
+
+
+def bound_path(source: RecipeSource) -> Path | None:
+    """Where a source's raw data lies, if the recipe says so."""
+    return Path(source.path).expanduser() if source.path is not None else None

@@ -1,0 +1,124 @@
+"""Record types: what a task produced, what went into a shard, what became of each episode, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dataengine.documents import Strict, sha256_json
+
+LEDGER_STATUS = Literal["kept", "dropped"]
+
+
+class UnitInput(Strict):
+    """A segment of one episode in a shard: window starts `start <= w < stop`, and how many samples it gave."""
+
+    uid: str
+    source_id: str
+    start: int
+    stop: int
+    samples: int
+
+
+class TaskRecord(Strict):
+    """What a shard task produced; the cache key is its task digest.."""
+
+    task_digest: str
+    split: str
+    sha256: str
+    bytes: int
+    samples: int
+    index_sha256: str
+    index_bytes: int
+    inputs: tuple[UnitInput, ...]
+
+
+class ShardEntry(Strict):
+    """A shard as the manifest lists it, in order."""
+
+    sha256: str
+    bytes: int
+    samples: int
+    split: str
+    bucket: str
+    task_digest: str
+    index_sha256: str
+
+
+class LedgerRow(Strict):
+    """What became of one episode (or of a file that could not be read). in = kept + dropped, always.
+
+    `bad_input` tells drops for data nobody can use from drops by a filter of the recipe; `accepted` that the recipe
+    names the reason. A kept episode may give 0 samples when its source's rate is below 1.
+    """
+
+    unit: Literal["episode", "file"]
+    source_id: str
+    converter: str
+    upstream_id: str
+    uid: str
+    status: LEDGER_STATUS
+    reason: str
+    step: str
+    evidence: str
+    bad_input: bool
+    accepted: bool
+    split: str
+    samples: int
+
+
+class SourceSummary(Strict):
+    """Counts and terms of one source in a version."""
+
+    source_id: str
+    converter: str
+    family: str
+    license: str
+    url: str
+    revision: str
+    terms_url: str
+    consent: str
+    commercial_ok: str
+    synthetic: bool
+    episodes_in: int
+    episodes_kept: int
+    episodes_dropped: int
+    samples: int
+
+
+class Pins(Strict):
+    """What a plan resolved and the next version inherits: sampling rates by converter, bucket counts by split."""
+
+    rates: Mapping[str, float]
+    scale: float
+    buckets: Mapping[str, int]
+
+
+class Manifest(Strict):
+    """A version of a mixture: content digests only, no path, host or clock."""
+
+    format: Literal[1] = 1
+    name: str
+    plan_id: str
+    recipe: Mapping[str, Any]
+    lake_digest: str
+    schema_version: str
+    pins: Pins
+    shards: tuple[ShardEntry, ...]
+    sources: tuple[SourceSummary, ...]
+    drops: Mapping[str, int]
+    bad_input: int = Field(description="drops for bad input that the recipe does not accept by name")
+    normalization_sha256: str
+    ledger_sha256: str
+    shard_records_sha256: str
+
+    @property
+    def samples(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+    def content_digest(self) -> str:
+        """Equal for versions with the same content: shards, statistics, ledger."""
+        shards = [[shard.split, shard.bucket, shard.sha256] for shard in self.shards]
+        return sha256_json([shards, self.normalization_sha256, self.ledger_sha256])

@@ -1,0 +1,252 @@
+"""The one door to files: reading source files safely, and publishing results atomically.
+
+Sources are opened below one root, as regular files only, never through a link that leaves it. Results are written
+to a temporary file on the same filesystem, flushed, and linked into place when absent, so that a name either holds
+the whole content or does not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from dataengine.errors import ConflictError, FormatError, StorageError
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A source file as it was when read: path below the root, sha256, size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass
+class SourceRoot:
+    """Reads files below one folder. Picklable; digests are cached per process and per file state."""
+
+    path: Path
+    _digests: dict[tuple[str, int, int], str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.path = self.path.resolve()
+
+    def locate(self, relative: str) -> Path:
+        """The local path of a file below the root; `FormatError` when it is missing, special or outside."""
+        pure = PurePosixPath(relative)
+        if pure.is_absolute() or ".." in pure.parts or "\0" in relative:
+            raise FormatError("path_outside_root", f"{relative!r} leaves the source folder", where=relative)
+        target = self.path / pure
+        try:
+            resolved = target.resolve(strict=True)
+            mode = resolved.stat().st_mode
+        except FileNotFoundError:
+            raise FormatError("missing_file", f"{relative} does not exist", where=relative) from None
+        except (OSError, RuntimeError) as error:
+            raise FormatError("unreadable_file", f"cannot open {relative}: {error}", where=relative) from None
+        if not resolved.is_relative_to(self.path):
+            raise FormatError("path_outside_root", f"{relative} is a link out of the source folder", where=relative)
+        if not stat.S_ISREG(mode):
+            raise FormatError("not_a_regular_file", f"{relative} is not a regular file", where=relative)
+        return resolved
+
+    def exists(self, relative: str) -> bool:
+        """Whether a regular file of that name can be opened below the root."""
+        try:
+            self.locate(relative)
+        except FormatError:
+            return False
+        return True
+
+    def glob(self, pattern: str) -> list[str]:
+        """Relative paths of files that match, sorted; links that leave the root are left out."""
+        found = (path.relative_to(self.path).as_posix() for path in self.path.glob(pattern))
+        return sorted(relative for relative in found if self.exists(relative))
+
+    def open(self, relative: str) -> BinaryIO:
+        """Open for reading, without following a link that was put there meanwhile."""
+        path = self.locate(relative)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise FormatError("unreadable_file", f"cannot open {relative}: {error.strerror}", where=relative) from None
+        return os.fdopen(descriptor, "rb")
+
+    def read(self, relative: str, limit: int = 1 << 34) -> bytes:
+        """The whole file; empty files and files over `limit` bytes are a `FormatError`."""
+        with self.open(relative) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise FormatError("empty_file", f"{relative} is empty", where=relative)
+            if size > limit:
+                raise FormatError("file_too_large", f"{relative} holds {size} bytes, more than {limit}", where=relative)
+            return file.read()
+
+    def size(self, relative: str) -> int:
+        return self.locate(relative).stat().st_size
+
+    def describe(self, relative: str) -> SourceFile:
+        """The file's digest and size now."""
+        path = self.locate(relative)
+        state = path.stat()
+        key = (relative, state.st_size, state.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = sha256_file(path)
+        return SourceFile(relative, self._digests[key], state.st_size)
+
+    @contextmanager
+    def unchanged(self, *relatives: str) -> Iterator[None]:
+        """Raise `FormatError` `changed_during_read` when a file changes while the block reads it."""
+        before = {relative: _state(self.locate(relative)) for relative in relatives}
+        yield
+        for relative, state in before.items():
+            if _state(self.locate(relative)) != state:
+                raise FormatError("changed_during_read", f"{relative} changed while it was read", where=relative)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns, now.st_ino
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file, read once in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def root_and_files(path: Path) -> tuple[SourceRoot, str | None]:
+    """The root for a given path: a folder itself, or a file's folder together with the file's name."""
+    if path.is_dir():
+        return SourceRoot(path), None
+    if path.is_file():
+        return SourceRoot(path.parent), path.name
+    raise StorageError(f"no such file or folder: {path}", fix="check the path")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StorageError(
+            "the disk is full" if full else f"cannot write: {error.strerror or error}",
+            where=str(path),
+            fix="free space and run the same command again: finished work is kept" if full else "check the folder",
+        ) from error
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Store:
+    """A folder of results. `staging/` below it holds temporary files only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """The content of `name`; a missing one is a `StorageError`."""
+        try:
+            return self.path(name).read_bytes()
+        except OSError as error:
+            raise StorageError(f"cannot read: {error.strerror}", where=str(self.path(name)), fix="verify") from None
+
+    def names(self, prefix: str, pattern: str = "*") -> list[str]:
+        """Names of the files directly in a folder, sorted."""
+        folder = self.path(prefix)
+        if not folder.is_dir():
+            return []
+        return sorted(f"{prefix}/{path.name}" for path in folder.glob(pattern) if path.is_file())
+
+    def files(self) -> list[str]:
+        """Every file of the store outside `staging/`, sorted."""
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if not path.is_dir())
+        return sorted(path.as_posix() for path in found if path.parts[0] != "staging")
+
+    @contextmanager
+    def writer(self, label: str) -> Iterator[StagedFile]:
+        """A temporary file to write into; `StagedFile.publish` gives it its name, else it is removed."""
+        staging = self.root / "staging"
+        path = staging / f"{label}.{os.getpid()}.{os.urandom(6).hex()}"
+        with _explained(path):
+            staging.mkdir(parents=True, exist_ok=True)
+            handle = path.open("xb")
+        staged = StagedFile(self, path, handle)
+        try:
+            yield staged
+        finally:
+            handle.close()
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def publish(self, name: str, data: bytes) -> bool:
+        """Create `name` with `data`. True when created, False when it stood there with the same bytes.
+
+        Raises `ConflictError` when it stands there with other bytes.
+        """
+        with self.writer("doc") as staged:
+            staged.write(data)
+            return staged.publish(name)
+
+
+class StagedFile:
+    """A file being written; its sha256 and size grow with it."""
+
+    def __init__(self, store: Store, path: Path, handle: BinaryIO) -> None:
+        self._store = store
+        self._path = path
+        self._handle = handle
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        with _explained(self._path):
+            self._handle.write(data)
+        self._hash.update(data)
+        self.bytes += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def publish(self, name: str) -> bool:
+        """Flush, then link to `name` if absent. True when created, False when the same bytes stood there."""
+        target = self._store.path(name)
+        with _explained(target):
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(self._path, target)
+                created = True
+            except FileExistsError:
+                created = False
+            if created:
+                fsync_folder(target.parent)
+        if not created and (target.stat().st_size != self.bytes or sha256_file(target) != self.sha256):
+            raise ConflictError(f"{name} exists with other content", where=str(target), fix="run verify")
+        return created

@@ -1,0 +1,1 @@
+"""Pure steps over episodes: fields, actions, timing, quality, language. Each is small, named and versioned."""

@@ -1,0 +1,147 @@
+"""Navigation: poses of a discrete Habitat agent, derived from its actions and the locations its source records.
+
+Axes. Habitat's world is y up and its body looks along its own -z, so a body turned by the angle h about y looks along
+(-sin h, 0, -cos h) and has (-cos h, 0, sin h) to its left; a left turn raises h. The episode frame derived here has
+its origin at the start, x along the start heading, y left and z up, and yaw is positive to the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.errors import EpisodeError, SpecError
+from dataengine.specs.converter import HabitatDiscrete
+
+Floats = NDArray[np.float64]
+START_TOLERANCE_M = 1e-3
+ROTATION_TOLERANCE = 1e-3
+STILL_M = 1e-3
+"""Forward steps that moved less than this over the ground (a collision) have no direction to compare."""
+
+
+def habitat_discrete(spec: HabitatDiscrete, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+    """Poses in the episode frame from discrete actions.
+
+    Reads `actions` [T] ids, `locations` [F+1, 3] m (the start, then one after each of the F forward steps; Habitat's
+    world), `start_position` [3] m and `start_rotation` [4] (quaternion xyzw). Gives float64 arrays of T rows:
+    `derived/position` [T, 3] m and `derived/yaw` [T] rad before action t, `derived/next_position` and
+    `derived/next_yaw` after it, `derived/stop` [T] and `derived/terminate` [T] (1.0 where the action is stop).
+    Positions are the recorded ones, not sums of steps; headings are the start heading plus the turns. Yaw is wrapped
+    into (-pi, pi].
+
+    Raises `EpisodeError`: `missing_stream`, `bad_shape`, `bad_value`, `unknown_action`, `missing_stop` (stop is not
+    exactly the last action), `length_mismatch` (locations), `start_mismatch`, `bad_rotation` (not a pure yaw),
+    `heading_mismatch` (headings and walked directions disagree: start and actions are of two versions of the set).
+    """
+    ids = _action_ids(spec)
+    actions = _actions(ids, arrays)
+    locations = _numbers(arrays, "locations", (-1, 3))
+    start = _numbers(arrays, "start_position", (3,))
+    heading = _start_heading(_numbers(arrays, "start_rotation", (4,)))
+    forward = actions == ids["forward"]
+    if len(locations) != int(forward.sum()) + 1:
+        raise EpisodeError("length_mismatch", f"{len(locations)} locations for {int(forward.sum())} forward steps")
+    off = float(np.abs(locations[0] - start).max())
+    if not off <= START_TOLERANCE_M:
+        raise EpisodeError("start_mismatch", f"the first location is {off:.3g} m off the start position")
+    turns = (actions == ids["left"]).astype(np.int64) - (actions == ids["right"])
+    turned = np.concatenate([[0.0], np.cumsum(turns) * spec.turn_deg])
+    _check_headings(spec, locations, heading + np.radians(turned[:-1][forward]))
+    position = _in_episode_frame(locations - start, heading)
+    place = np.concatenate([[0], np.cumsum(forward)])
+    yaw = _wrapped_radians(turned)
+    stop = (actions == ids["stop"]).astype(np.float64)
+    return {
+        "derived/position": position[place[:-1]],
+        "derived/yaw": yaw[:-1],
+        "derived/next_position": position[place[1:]],
+        "derived/next_yaw": yaw[1:],
+        "derived/stop": stop,
+        "derived/terminate": stop.copy(),
+    }
+
+
+def _action_ids(spec: HabitatDiscrete) -> dict[str, int]:
+    ids = {str(name): int(number) for name, number in spec.actions.items()}
+    if set(ids) != {"stop", "forward", "left", "right"} or len(set(ids.values())) != len(ids):
+        raise SpecError(
+            "habitat_discrete needs four different ids: stop, forward, left, right",
+            fix="name each of them once under `derive: actions:`",
+        )
+    return ids
+
+
+def _actions(ids: Mapping[str, int], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    found = _stream(arrays, "actions")
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise EpisodeError("bad_shape", f"actions are {found.dtype} {found.shape}, not one whole number a step")
+    if len(found) == 0:
+        raise EpisodeError("empty_episode", "the episode holds no action")
+    unknown = np.flatnonzero(~np.isin(found, list(ids.values())))
+    if unknown.size:
+        row = int(unknown[0])
+        raise EpisodeError("unknown_action", f"row {row}: {int(found[row])} is none of {dict(sorted(ids.items()))}")
+    stops = np.flatnonzero(found == ids["stop"])
+    if stops.tolist() != [len(found) - 1]:
+        told = f"stop stands at row {int(stops[0])} of {len(found)}" if stops.size else "no action is stop"
+        raise EpisodeError("missing_stop", f"{told}, it must be the last action and only that")
+    return found.astype(np.int64)
+
+
+def _stream(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    if name not in arrays:
+        raise EpisodeError("missing_stream", f"the array {name!r} is not in the episode")
+    return arrays[name]
+
+
+def _numbers(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> Floats:
+    found = _stream(arrays, name)
+    fits = found.ndim == len(shape) and all(want in (-1, have) for want, have in zip(shape, found.shape, strict=True))
+    if not fits or found.dtype.kind not in "iuf":
+        raise EpisodeError("bad_shape", f"{name} is {found.dtype} {found.shape}, not numbers {shape}")
+    values = found.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise EpisodeError("bad_value", f"{name} holds a value that is not finite")
+    return values
+
+
+def _start_heading(quaternion: Floats) -> float:
+    """Angle (rad) about y of a quaternion xyzw; one with roll or pitch, or not of unit norm, is `bad_rotation`."""
+    x, y, z, w = (float(value) for value in quaternion)
+    norm = float(np.linalg.norm(quaternion))
+    if abs(norm - 1.0) > ROTATION_TOLERANCE or max(abs(x), abs(z)) > ROTATION_TOLERANCE:
+        raise EpisodeError("bad_rotation", f"start_rotation {quaternion.tolist()} (xyzw) is no turn about y alone")
+    return 2.0 * float(np.arctan2(y, w))
+
+
+def _in_episode_frame(offsets: Floats, heading: float) -> Floats:
+    """World offsets from the start [N, 3] to the episode frame: along the heading, to its left, up."""
+    ahead = np.array([-np.sin(heading), 0.0, -np.cos(heading)])
+    left = np.array([-np.cos(heading), 0.0, np.sin(heading)])
+    return np.stack([offsets @ ahead, offsets @ left, offsets[:, 1]], axis=1)
+
+
+def _wrapped_radians(degrees: Floats) -> Floats:
+    """Degrees as radians in (-pi, pi]; wrapped before the factor, so that whole turns come back exactly."""
+    return np.radians(180.0 - np.mod(180.0 - degrees, 360.0))
+
+
+def _check_headings(spec: HabitatDiscrete, locations: Floats, headings: Floats) -> None:
+    """The typical forward step goes where the body looks, within half a turn; sliding bends single steps only."""
+    moved = np.diff(locations, axis=0)
+    walked = np.hypot(moved[:, 0], moved[:, 2]) > STILL_M
+    if not walked.any():
+        return
+    direction = np.arctan2(-moved[walked, 0], -moved[walked, 2])
+    error = np.abs(np.mod(direction - headings[walked] + np.pi, 2 * np.pi) - np.pi)
+    typical = float(np.degrees(np.median(error)))
+    if typical > spec.turn_deg / 2:
+        raise EpisodeError(
+            "heading_mismatch",
+            f"the typical forward step goes {typical:.1f} degrees off the heading",
+            fix="check that start_rotation and the ground truth are of the same version of the data set",
+        )
