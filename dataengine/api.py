@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,15 +114,20 @@ def build(
     converters = _converters(spec)
     store = MixtureStore(out, create=True)
     store.clean_staging()
-    opened, ingests = _ingest_sources(spec, converters, lake, workers, tell)
-    inputs = building.select(spec, opened)
-    earlier = _earlier(store)
-    done = _standing(spec, inputs, store, earlier, version)
-    if done is not None:
-        return BuildOutcome(done, ingests, "none", len(inputs.heads))
-    with _engine(engine, workers, inputs, task_order) as chosen:
-        planned = building.make_plan(spec, inputs, chosen, earlier, tell)
-        records, executed = building.execute(spec, inputs, planned, store, chosen, tell)
+    with ExitStack() as stack:
+        pool = LocalEngine(workers)
+        stack.callback(pool.close)
+        opened, ingests = _ingest_sources(spec, converters, lake, pool, tell)
+        inputs = building.select(spec, opened)
+        earlier = _earlier(store)
+        done = _standing(spec, inputs, store, earlier, version)
+        if done is not None:
+            return BuildOutcome(done, ingests, "none", len(inputs.heads))
+        chosen = _engine(engine, workers, inputs, pool)
+        stack.callback(chosen.close)
+        running = building.permuted(chosen, task_order) if task_order is not None else chosen
+        planned = building.make_plan(spec, inputs, running, earlier, tell)
+        records, executed = building.execute(spec, inputs, planned, store, running, tell)
         report = building.commit(spec, inputs, planned, records, store, version)
         report.tasks_executed, report.tasks_cached = executed, len(planned.tasks) - executed
         runs.record(store, report, chosen.name, started)
@@ -142,7 +148,7 @@ def plan(
     _converters(spec)
     inputs = building.select(spec, Lake(lake))
     store = MixtureStore(out) if (out / "mixture.json").is_file() else None
-    with _engine("local", workers, inputs, None) as chosen:
+    with closing(_engine("local", workers, inputs, LocalEngine(workers))) as chosen:
         planned = building.make_plan(spec, inputs, chosen, _earlier(store) if store else None, tell)
     return _dry_run(spec, planned)
 
@@ -188,7 +194,7 @@ def _converters(spec: Recipe) -> dict[str, Converter]:
 
 
 def _ingest_sources(
-    spec: Recipe, converters: Mapping[str, Converter], lake: Path, workers: int | None, tell: Tell
+    spec: Recipe, converters: Mapping[str, Converter], lake: Path, pool: LocalEngine, tell: Tell
 ) -> tuple[Lake, list[IngestReport]]:
     bound = [(source, path) for source in spec.sources if (path := bound_path(source)) is not None]
     if not bound:
@@ -196,23 +202,12 @@ def _ingest_sources(
     for source, path in bound:
         if not path.exists():
             raise SpecError(f"the raw data of {source.converter} is not at {path}", fix="check --set")
-    opened, pool, reports = Lake(lake, create=True), LocalEngine(workers), []
-    try:
-        for number, (source, path) in enumerate(bound):
-            tell("ingest", number, len(bound))
-            stage = f"read {source.converter}"
-            reports.append(
-                run_ingest(
-                    path,
-                    converters[source.converter],
-                    opened,
-                    pool,
-                    lambda done, total, stage=stage: tell(stage, done, total),  # type: ignore[misc]
-                )
-            )
-        tell("ingest", len(bound), len(bound))
-    finally:
-        pool.close()
+    opened, reports = Lake(lake, create=True), []
+    for number, (source, path) in enumerate(bound):
+        tell("ingest", number, len(bound))
+        told = partial(tell, f"read {source.converter}")
+        reports.append(run_ingest(path, converters[source.converter], opened, pool, told))
+    tell("ingest", len(bound), len(bound))
     return opened, reports
 
 
@@ -235,23 +230,17 @@ def _standing(
     return BuildReport(name, created, manifest.plan_id, manifest, sha, tasks=len(manifest.shards))
 
 
-@contextmanager
-def _engine(name: EngineName, workers: int | None, inputs: Inputs, task_order: int | None) -> Iterator[Engine]:
+def _engine(name: EngineName, workers: int | None, inputs: Inputs, pool: LocalEngine) -> Engine:
+    """The engine for a build; `auto` goes by size. Small builds run in this process."""
     size = sum(info.size for head in inputs.heads.values() for info in head.media)
     if name == "auto":
         name = "ray" if size >= AUTO_RAY_BYTES or "RAY_ADDRESS" in os.environ else "local"
-    chosen: Engine
     if name == "ray":
         from dataengine.engine.ray import RayEngine
 
-        chosen = RayEngine(workers)
-    else:
-        small = len(inputs.heads) <= SMALL_EPISODES and size <= SMALL_BYTES
-        chosen = LocalEngine(1 if small and workers is None else workers)
-    try:
-        yield building.permuted(chosen, task_order) if task_order is not None else chosen
-    finally:
-        chosen.close()
+        return RayEngine(workers)
+    small = len(inputs.heads) <= SMALL_EPISODES and size <= SMALL_BYTES
+    return LocalEngine(1) if small and workers is None else pool
 
 
 def lake_list(lake: Path) -> list[dict[str, Any]]:

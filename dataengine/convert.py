@@ -340,10 +340,20 @@ def _to_si(
     if factor != 1.0:
         value = value * factor
     if mapping.gripper is not None:
-        value = (value - mapping.gripper.closed) / (mapping.gripper.open - mapping.gripper.closed)
+        value = _opening(mapping, np.array(mapping.gripper.fingers), value)
     value = _rotation(mapping, slot, value, mask)
     filler = np.array(ROT6D_IDENTITY if slot.unit == "rot6d" else [0.0] * value.shape[1])
     return np.where(mask[:, None], value, filler)
+
+
+def _opening(mapping: StateMapping, fingers: Floats, value: Floats) -> Floats:
+    """Gripper opening [T, 1] out of one or more fingers' values; `fingers` [2, k] holds them when open and closed."""
+    opened, closed = fingers
+    if value.shape[1] != len(opened):
+        raise EpisodeError(
+            "wrong_dimension", f"{mapping.array} gives {value.shape[1]} columns for {len(opened)} fingers"
+        )
+    return np.asarray(((value - closed) / (opened - closed)).mean(axis=1, keepdims=True))
 
 
 def _rotation(mapping: StateMapping, slot: Slot, value: Floats, mask: NDArray[np.bool_]) -> Floats:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataengine.convert import Conversion, convert, episode_uid
+from dataengine.convert import Conversion
 from dataengine.engine.base import Engine
 from dataengine.episode import Episode
-from dataengine.errors import BadInput, FormatError
+from dataengine.errors import FormatError
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.lake import Lake
 from dataengine.lake_rows import Failure
+from dataengine.reading import read_chunk
 from dataengine.specs.converter import Converter
 from dataengine.storage import SourceRoot, root_and_files
 
@@ -154,26 +155,6 @@ def _task(
 ) -> dict[str, Any]:
     present = [uid for ref in chunk for uid, digest in known.get(ref.upstream_id, ()) if digest == conversion.digest]
     return {"root": root.path, "converter": conversion.converter, "refs": chunk, "present": present}
-
-
-def read_chunk(task: dict[str, Any]) -> dict[str, Any]:
-    """Read and convert refs: per ref an `Episode`, a `Failure`, or the upstream id of one that is already there."""
-    root = SourceRoot(task["root"])
-    conversion = Conversion.of(task["converter"])
-    present = set(task["present"])
-    return {"outcomes": [_read(root, conversion, ref, present) for ref in task["refs"]]}
-
-
-def _read(root: SourceRoot, conversion: Conversion, ref: EpisodeRef, present: set[str]) -> Episode | Failure | str:
-    spec = conversion.converter
-    try:
-        raw = get_format(spec.format.name).read(root, ref)
-        if episode_uid(spec.source_id, raw.upstream_id, raw.raw_digest) in present:
-            return raw.upstream_id
-        return convert(raw, conversion)
-    except BadInput as error:
-        place = ", ".join(dict.fromkeys(filter(None, (error.where, *ref.files[:1]))))
-        return Failure("episode", ref.upstream_id, error.reason, f"{error.what} (in {place})" if place else error.what)
 
 
 class _Batch:

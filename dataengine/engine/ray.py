@@ -41,8 +41,9 @@ class RayEngine:
 
         rows = [{"index": index, "task": pickle.dumps((function, task))} for index, task in enumerate(tasks)]
         data = ray.data.from_items(rows, override_num_blocks=len(rows))
+        workers = min(self._workers, len(rows)) if self._workers is not None else None
         mapped = data.map_batches(
-            _run_batch, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, concurrency=self._workers
+            _run_batch, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, concurrency=workers
         )
         for row in mapped.iter_rows():
             result: Result | DataEngineError = pickle.loads(row["result"])  # noqa: S301 - made by our own worker

@@ -1,6 +1,6 @@
 """Vision-language conversations: JSON lists and JSON Lines of rows, with images and videos as files beside them.
 
-The dialects of a row are described in `dataengine.dialogue`. This module finds the rows, joins questions with their
+The dialects of a row are described in `conversation_rows`. This module finds the rows, joins questions with their
 answers, and fetches the media. A `.json` file holds a list; a `.jsonl` file (or a `.json` file that starts with an
 object) one row a line. Rows are found by one pass; a row is read by its place in the file.
 """
@@ -15,12 +15,14 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from dataengine import fields, images, video
-from dataengine.dialogue import Layout, MediaRef, layout_of, parse
+from dataengine import images, video
 from dataengine.documents import load_json, sha256_bytes
 from dataengine.episode import Media, RawDigest, RawEpisode, images_media
 from dataengine.errors import BadInput, EpisodeError, FormatError
+from dataengine.formats import fields
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, check_options, option_names
+from dataengine.formats.conversation_rows import Layout, MediaRef, layout_of, parse
+from dataengine.formats.jsonrows import BOM, JsonRow, json_rows
 from dataengine.storage import SourceRoot
 
 OPTIONS = ("files", "media_roots", "strip_prefix")
@@ -31,7 +33,6 @@ _HEAD = 1 << 20
 _DETECTED_FILES = 32
 _CACHED_FILES = 16
 _MEDIA_FOLDERS = ("images", "videos")
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,25 @@ class ConversationFormat:
             except BadInput as error:
                 yield ScanProblem("file", path, error.reason, error.what)
                 continue
-            if any(row.layout or row.problem for row in rows):
+            if any(row.layout for row in rows):
                 indexed[path] = rows
             else:
-                yield ScanProblem("file", path, "unknown_layout", "no row of it is of a known conversation layout")
+                yield ScanProblem("file", path, *_why_none(rows))
         for path, rows in indexed.items():
             names = _row_names(rows)
             for row, name in zip(rows, names, strict=True):
                 if row.layout not in ("question", "answer"):
-                    yield _plain(path, row, name, media)
-        yield from _joined(indexed, media)
+                    yield _plain(root, path, row, name=name, media=media)
+        yield from _joined(root, indexed, media)
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
         """One conversation: `messages`, and media `image0`, `video0`, ... with their bytes untouched."""
         locator = ref.locator
         with root.unchanged(*ref.files):
-            rows = [_row_value(root, path, *locator["places"][i]) for i, path in enumerate(ref.files)]
             files = [root.describe(path) for path in ref.files]
+            if [file.sha256 for file in files] != locator["sha256"]:
+                raise FormatError("changed_during_read", f"{ref.files[0]} changed since it was scanned")
+            rows = [_row_value(root, path, *locator["places"][i]) for i, path in enumerate(ref.files)]
         row = rows[0]
         dialogue = parse(row, rows[1] if len(rows) > 1 else None)
         digest = RawDigest()
@@ -137,13 +140,20 @@ def _media_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def _first_layout(root: SourceRoot, path: str) -> Layout | None:
     """The dialect of a file's first row, from its first MiB; None where that does not show it."""
     with root.open(path) as file:
-        head = file.read(_HEAD).removeprefix(_BOM)
+        head = file.read(_HEAD).removeprefix(BOM)
     text = head.decode(errors="replace").lstrip()
     try:
         value, _ = json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip())
     except (ValueError, RecursionError):
         return None
     return layout_of(value)
+
+
+def _why_none(rows: Sequence[_Row]) -> tuple[str, str]:
+    """Why a file without a usable row is none of ours."""
+    if not rows:
+        return "empty_file", "it holds no row"
+    return rows[0].problem or ("unknown_layout", "no row of it is of a known conversation layout")
 
 
 def _index(root: SourceRoot, path: str) -> tuple[_Row, ...]:
@@ -156,71 +166,14 @@ def _index_content(folder: Path, path: str, sha256: str) -> tuple[_Row, ...]:
     data = SourceRoot(folder).read(path, limit=MAX_FILE)
     if sha256_bytes(data) != sha256:
         raise FormatError("changed_during_read", f"{path} changed while it was read", where=path)
-    start = len(_BOM) if data.startswith(_BOM) else 0
-    if path.endswith(".json") and data[start : start + 256].lstrip()[:1] == b"[":
-        return tuple(_list_rows(data, start, path))
-    return tuple(_line_rows(data, start))
+    return tuple(_row(found) for found in json_rows(data, path))
 
 
-def _list_rows(data: bytes, start: int, path: str) -> Iterator[_Row]:
-    """Elements of a JSON list with their byte ranges, without holding more than one parsed."""
-    try:
-        text = data[start:].decode()
-    except UnicodeDecodeError:
-        raise FormatError("invalid_utf8", f"{path} is not UTF-8 text", where=path) from None
-    decoder = json.JSONDecoder()
-    at = _skip(text, text.index("[") + 1)
-    byte, passed = start, 0
-    first = True
-    while text[at : at + 1] != "]":
-        if not first:
-            if text[at : at + 1] != ",":
-                reason = "json_invalid" if at < len(text) else "truncated"
-                raise FormatError(reason, f"{path}: the list does not go on at character {at}", where=path)
-            at = _skip(text, at + 1)
-        first = False
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except RecursionError:
-            raise FormatError("json_too_deep", f"{path} is nested deeper than any data is", where=path) from None
-        except ValueError as error:
-            raise FormatError("json_invalid", f"{path}: {error}", where=path) from None
-        byte += len(text[passed:at].encode())
-        size = len(text[at:end].encode())
-        yield _row(value, byte, byte + size)
-        byte, passed = byte + size, end
-        at = _skip(text, end)
-    if text[at + 1 :].strip():
-        raise FormatError("json_invalid", f"{path} goes on after its list", where=path)
-
-
-def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] in (" ", "\t", "\n", "\r"):
-        at += 1
-    return at
-
-
-def _line_rows(data: bytes, start: int) -> Iterator[_Row]:
-    while start < len(data):
-        end = data.find(b"\n", start)
-        stop = len(data) if end < 0 else end
-        line = data[start:stop]
-        if line.strip():
-            try:
-                yield _row(json.loads(line), start, stop)
-            except RecursionError:
-                yield _Row(start, stop, problem=("json_too_deep", "nested deeper than any data is"))
-            except UnicodeDecodeError:
-                yield _Row(start, stop, problem=("invalid_utf8", "not UTF-8 text"))
-            except ValueError as error:
-                yield _Row(start, stop, problem=("json_invalid", f"not valid JSON: {error}"))
-        start = stop + 1
-
-
-def _row(value: Any, start: int, stop: int) -> _Row:
-    if not isinstance(value, dict):
-        return _Row(start, stop, problem=("bad_row", "the row is no object"))
-    return _Row(start, stop, layout_of(value), (_id(value, "id"), _id(value, "question_id")))
+def _row(found: JsonRow) -> _Row:
+    if found.problem is not None or not isinstance(found.value, dict):
+        return _Row(found.start, found.stop, problem=found.problem or ("bad_row", "the row is no object"))
+    ids = _id(found.value, "id"), _id(found.value, "question_id")
+    return _Row(found.start, found.stop, layout_of(found.value), ids)
 
 
 def _id(value: Mapping[str, Any], key: str) -> str | None:
@@ -237,16 +190,25 @@ def _row_names(rows: Sequence[_Row]) -> list[str]:
     return [str(number) for number in range(len(rows))]
 
 
-def _plain(path: str, row: _Row, name: str, media: Mapping[str, Any]) -> EpisodeRef | ScanProblem:
+def _ref(root: SourceRoot, upstream: str, rows: Mapping[str, _Row], media: Mapping[str, Any]) -> EpisodeRef:
+    """The rows at their places, with the digests of the files in which they stand there."""
+    places = [[row.start, row.stop] for row in rows.values()]
+    digests = [root.describe(path).sha256 for path in rows]
+    return EpisodeRef(upstream, {"places": places, "sha256": digests, **media}, tuple(rows))
+
+
+def _plain(root: SourceRoot, path: str, row: _Row, *, name: str, media: Mapping[str, Any]) -> EpisodeRef | ScanProblem:
     upstream = f"{path}#{name}"
     if row.problem is not None:
         return ScanProblem("episode", upstream, *row.problem)
     if row.layout is None:
         return ScanProblem("episode", upstream, "unknown_layout", "the row is of no known conversation layout")
-    return EpisodeRef(upstream, {"places": [[row.start, row.stop]], **media}, (path,))
+    return _ref(root, upstream, {path: row}, media)
 
 
-def _joined(indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]) -> Iterator[EpisodeRef | ScanProblem]:
+def _joined(
+    root: SourceRoot, indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]
+) -> Iterator[EpisodeRef | ScanProblem]:
     """Questions with the answer of the same `question_id`, from the one answers file of the same folder."""
     asked: dict[str, list[str]] = {}
     for path, rows in indexed.items():
@@ -260,31 +222,30 @@ def _joined(indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]) -> 
                 what = f"{len(questions)} files of questions and {len(answers)} of answers in one folder do not pair"
                 yield ScanProblem("file", path, "unpaired_answers", what)
             continue
-        yield from _pairs(questions[0], answers[0], indexed, media)
+        yield from _pairs(root, (questions[0], answers[0]), indexed, media)
 
 
 def _pairs(
-    questions: str, answers: str, indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]
+    root: SourceRoot, paths: tuple[str, str], indexed: Mapping[str, Sequence[_Row]], media: Mapping[str, Any]
 ) -> Iterator[EpisodeRef | ScanProblem]:
-    asked = [row for row in indexed[questions] if row.layout == "question"]
-    said = [row for row in indexed[answers] if row.layout == "answer"]
-    counts = {path: Counter(row.ids[1] for row in rows) for path, rows in ((questions, asked), (answers, said))}
-    by_id = {row.ids[1]: row for row in said}
+    asked = [row for row in indexed[paths[0]] if row.layout == "question"]
+    said = [row for row in indexed[paths[1]] if row.layout == "answer"]
+    times_asked, times_said = (Counter(row.ids[1] for row in rows) for rows in (asked, said))
+    answers = {row.ids[1]: row for row in said}
     for number, row in enumerate(asked):
         key = row.ids[1]
-        upstream = f"{questions}#{number if key is None else key}"
-        if key is None or counts[questions][key] > 1 or counts[answers][key] > 1:
-            what = f"the question_id {key} does not stand exactly once in {questions} and {answers}"
+        upstream = f"{paths[0]}#{number if key is None else key}"
+        if key is None or times_asked[key] > 1 or times_said[key] > 1:
+            what = f"the question_id {key} does not stand exactly once in {paths[0]} and {paths[1]}"
             yield ScanProblem("episode", f"{upstream} (row {number})", "duplicate_episode", what)
-        elif key not in by_id:
-            yield ScanProblem("episode", upstream, "missing_answer", f"{answers} holds no answer to it")
+        elif key not in answers:
+            yield ScanProblem("episode", upstream, "missing_answer", f"{paths[1]} holds no answer to it")
         else:
-            places = [[row.start, row.stop], [by_id[key].start, by_id[key].stop]]
-            yield EpisodeRef(upstream, {"places": places, **media}, (questions, answers))
+            yield _ref(root, upstream, {paths[0]: row, paths[1]: answers[key]}, media)
     for number, row in enumerate(said):
-        if counts[questions][row.ids[1]] == 0:
+        if times_asked[row.ids[1]] == 0:
             name = number if row.ids[1] is None else row.ids[1]
-            yield ScanProblem("episode", f"{answers}#{name}", "missing_question", f"{questions} does not ask it")
+            yield ScanProblem("episode", f"{paths[1]}#{name}", "missing_question", f"{paths[0]} does not ask it")
 
 
 def _row_value(root: SourceRoot, path: str, start: int, stop: int) -> dict[str, Any]:
@@ -314,7 +275,7 @@ def _find(root: SourceRoot, medium: MediaRef, folders: Sequence[str], prefix: st
             if error.reason == "missing_file":
                 continue
             raise EpisodeError(error.reason, f"{medium.name}: {error.what}", where=path[:200]) from None
-        return path
+        return str(PurePosixPath(path))
     raise EpisodeError("missing_media", f"{medium.name}: {listed[:200]!r} is in none of {', '.join(folders)}")
 
 

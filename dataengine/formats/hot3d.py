@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine import fields
 from dataengine.documents import load_json
 from dataengine.episode import RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError
+from dataengine.formats import fields
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, check_options, option_names
 from dataengine.storage import SourceRoot
 

@@ -211,6 +211,8 @@ def _first_frame(found: video.VideoIndex, place: Mapping[str, Any], rows: int, f
     """
     times = found.times_ns / timeline.NS
     period = float(np.median(np.diff(times))) if found.frames > 1 else 1 / fps
+    if not period > 0:
+        raise EpisodeError("video_without_times", "the video's frames share one time: no range can be found in it")
     first = _frames_before(times, place["from"], period)
     if first >= found.frames or abs(times[first] - place["from"]) > period / 2:
         raise EpisodeError("frame_count_mismatch", f"no frame stands at {place['from']} s, where the episode starts")

@@ -186,7 +186,7 @@ def read_groups(opened: pq.ParquetFile, groups: Sequence[int], columns: list[str
     declared = sum(opened.metadata.row_group(group).total_byte_size for group in groups)
     if not 0 <= declared <= _MAX_TABLE_BYTES:
         raise FormatError("file_too_large", f"{where} declares {declared} bytes in memory", where=where)
-    table = opened.read_row_groups(list(groups), columns=columns)
+    table = opened.read_row_groups(list(groups), columns=columns, use_threads=False)
     table.validate(full=True)
     return table
 

@@ -51,7 +51,7 @@ def read_rows(
     `wrong_episode`, `ragged_column`, `null_values` or `wrong_dimension`.
     """
     with open_parquet(root, relative) as opened:
-        groups = _groups_with(opened, episode) if shared else range(opened.num_row_groups)
+        groups = _groups_with(opened, episode, relative) if shared else range(opened.num_row_groups)
         table = _only(read_groups(opened, groups, None, relative), episode, relative, shared=shared)
         if table.num_rows != length:
             raise EpisodeError(
@@ -66,34 +66,40 @@ def read_rows(
     return rows
 
 
-def _groups_with(opened: pq.ParquetFile, episode: int) -> list[int]:
-    """Row groups whose statistics do not rule the episode out."""
-    metadata = opened.metadata
-    paths = [metadata.schema.column(column).path for column in range(metadata.num_columns)]
-    column = paths.index(_EPISODE) if _EPISODE in paths else -1
-    kept = []
-    for group in range(metadata.num_row_groups):
-        found = metadata.row_group(group).column(column).statistics if column >= 0 else None
-        if found is None or not found.has_min_max or found.min <= episode <= found.max:
-            kept.append(group)
-    return kept
+def _groups_with(opened: pq.ParquetFile, episode: int, relative: str) -> list[int]:
+    """Row groups that hold the episode, found in the one column that says so.
+
+    Their statistics would say it too, but pyarrow ends the whole process when it is asked for a damaged column's
+    metadata (`RowGroupMetaData.column`), while a damaged column that is read raises.
+    """
+    groups = range(opened.num_row_groups)
+    if _EPISODE not in opened.schema_arrow.names:
+        raise FormatError("missing_key", f"{relative} has no column {_EPISODE}", where=relative)
+    owners = _owners(read_groups(opened, groups, [_EPISODE], relative), relative)
+    ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in groups])
+    if len(ends) and ends[-1] != len(owners):
+        raise FormatError("unreadable_file", f"{relative}: its row groups and rows disagree", where=relative)
+    return np.unique(np.searchsorted(ends, np.flatnonzero(owners == episode), side="right")).tolist()
+
+
+def _owners(table: pa.Table, relative: str) -> NDArray[np.int64]:
+    """The column `episode_index` [rows]; a null names no episode."""
+    column = table[_EPISODE].combine_chunks()
+    if not pa.types.is_integer(column.type):
+        raise FormatError("bad_dtype", f"{_EPISODE} holds {column.type}, not integers", where=relative)
+    return np.asarray(column.cast(pa.int64()).fill_null(-1), np.int64)
 
 
 def _only(table: pa.Table, episode: int, relative: str, *, shared: bool) -> pa.Table:
     """The rows of one episode, in their order; a file of its own must hold no other's."""
-    if _EPISODE not in table.column_names:
-        if shared:
-            raise FormatError("missing_key", f"{relative} has no column {_EPISODE}", where=relative)
+    if not shared and _EPISODE not in table.column_names:
         return table
-    column = table[_EPISODE].combine_chunks()
-    if not pa.types.is_integer(column.type):
-        raise FormatError("bad_dtype", f"{_EPISODE} holds {column.type}, not integers", where=relative)
-    marks = np.flatnonzero(np.asarray(column.fill_null(-1)) == episode)
-    if len(marks) != table.num_rows and not shared:
+    rows = np.flatnonzero(_owners(table, relative) == episode)
+    if len(rows) != table.num_rows and not shared:
         raise EpisodeError("wrong_episode", f"{relative} holds rows that name another episode", where=relative)
-    if len(marks) and marks[-1] - marks[0] + 1 != len(marks):
+    if len(rows) and rows[-1] - rows[0] + 1 != len(rows):
         raise EpisodeError("rows_out_of_order", f"the rows of episode {episode} are scattered", where=relative)
-    return table.slice(int(marks[0]) if len(marks) else 0, len(marks))
+    return table.slice(int(rows[0]) if len(rows) else 0, len(rows))
 
 
 def _check_order(rows: Rows, relative: str) -> None:

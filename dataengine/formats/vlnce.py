@@ -20,10 +20,10 @@ from typing import Any, ClassVar
 
 import orjson
 
-from dataengine import fields
 from dataengine.documents import load_json, sha256_bytes
 from dataengine.episode import RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError
+from dataengine.formats import fields
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, check_options, option_names
 from dataengine.storage import CHUNK, SourceFile, SourceRoot
 
@@ -44,11 +44,17 @@ class _Split:
     truth: str | None
 
 
+_Entry = bytes | tuple[str, str]
+
+
 @dataclass(frozen=True)
 class _Entries:
-    """Entries of one file by episode id, each as canonical JSON; `problems` are rows without a usable id."""
+    """Entries of one file by episode id, as canonical JSON or as (reason, what) where they have none.
 
-    entries: Mapping[str, bytes]
+    `repeated` counts ids; `problems` are the rows (row, reason, what) without a usable id.
+    """
+
+    entries: Mapping[str, _Entry]
     repeated: Mapping[str, int]
     problems: tuple[tuple[int, str, str], ...]
 
@@ -202,19 +208,26 @@ def _inflate(data: bytes, path: str) -> bytes:
 
 
 def _episode_entries(rows: list[Any]) -> _Entries:
-    entries: dict[str, bytes] = {}
+    entries: dict[str, _Entry] = {}
     problems: list[tuple[int, str, str]] = []
     counts: Counter[str] = Counter()
     for row, value in enumerate(rows):
         try:
             key = _episode_id(value, f"episode {row}")
-            kept = {name: item for name, item in value.items() if name != "instruction"}
-            kept["instruction"] = _without_tokens(value.get("instruction"))
-            entries[key] = fields.canonical(kept, f"episode {row}")
-            counts[key] += 1
         except EpisodeError as error:
             problems.append((row, error.reason, error.what))
+            continue
+        told = {**value, "instruction": _without_tokens(value.get("instruction"))}
+        entries[key] = _canonical(told, f"episode {row}")
+        counts[key] += 1
     return _Entries(entries, counts, tuple(problems))
+
+
+def _canonical(value: Any, name: str) -> _Entry:
+    try:
+        return fields.canonical(value, name)
+    except EpisodeError as error:
+        return error.reason, error.what
 
 
 def _episode_id(value: Any, name: str) -> str:
@@ -231,19 +244,14 @@ def _without_tokens(instruction: Any) -> Any:
 
 
 def _truth_entries(document: Mapping[str, Any]) -> _Entries:
-    entries = {}
-    for key, value in document.items():
-        try:
-            entries[key] = fields.canonical(value, f"ground truth {key!r}")
-        except EpisodeError:
-            entries[key] = b"null"  # `read` says what is wrong with it
-    return _Entries(entries, {}, ())
+    return _Entries({key: _canonical(value, f"ground truth {key!r}") for key, value in document.items()}, {}, ())
 
 
 def _entry(entries: _Entries, key: str, path: str) -> bytes:
-    if key not in entries.entries:
-        raise EpisodeError("missing_key", f"{path} holds no episode {key}", where=path)
-    return entries.entries[key]
+    found = entries.entries.get(key, ("missing_key", f"{path} holds no episode {key}"))
+    if isinstance(found, tuple):
+        raise EpisodeError(*found, where=path)
+    return found
 
 
 def _raw_episode(

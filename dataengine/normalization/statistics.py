@@ -52,7 +52,9 @@ class _Group:
 
     def place(self, channel: ChannelKey, pool: Pool, where: str) -> ChannelStatistics:
         """Where a channel's values go, made when it is new."""
-        found = self.channels.setdefault(channel, ChannelStatistics(pool))
+        found = self.channels.get(channel)
+        if found is None:
+            found = self.channels[channel] = ChannelStatistics(pool)
         found.pool = found.pool.joined(pool, where)
         return found
 

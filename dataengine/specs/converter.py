@@ -69,10 +69,24 @@ class RotationSpec(Strict):
 
 
 class GripperSpec(Strict):
-    """Gripper polarity: the source's value when open and when closed; mapped linearly to 1 and 0."""
+    """Gripper polarity: the source's value when open and when closed; mapped linearly to 1 and 0.
 
-    open: float
-    closed: float
+    A gripper measured finger by finger has one value per column; the opening is the mean over the fingers.
+    """
+
+    open: float | tuple[float, ...]
+    closed: float | tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _apart(self) -> GripperSpec:
+        if len(self.fingers[0]) != len(self.fingers[1]) or any(map(float.__eq__, *self.fingers)):
+            raise ValueError("`open` and `closed` have one value a column each, and they differ")
+        return self
+
+    @property
+    def fingers(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Values when open and when closed, one per column."""
+        return tuple(v if isinstance(v, tuple) else (v,) for v in (self.open, self.closed))  # type: ignore[return-value]
 
 
 class ControllerScale(Strict):

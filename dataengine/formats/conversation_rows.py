@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dataengine import fields
 from dataengine.episode import Message
 from dataengine.errors import EpisodeError
+from dataengine.formats import fields
 
 Kind = Literal["image", "video"]
 Layout = Literal["conversations", "messages", "captions", "instruction", "question", "answer"]

@@ -1,0 +1,177 @@
+"""The one door to HDF5: opening files, walking groups and reading data sets that are what they seem.
+
+HDF5 can make a file read other files (external links, external storage, virtual data sets), name things in circles,
+claim terabytes it does not hold, or ask for a filter plugin from a search path. Nothing of that is followed: each is
+a `FormatError` with its own reason. h5py's errors for broken files are varied (OSError, RuntimeError, KeyError,
+ValueError, UnicodeDecodeError), so this door catches all of them.
+
+A helper of formats, not a format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.errors import BadInput, DataEngineError, FormatError
+from dataengine.storage import SourceRoot
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+MAX_BYTES = 8 << 30
+MAX_DEPTH = 32
+MAX_ATTRIBUTE_BYTES = 16 << 20
+_SUSPECT_BYTES = 64 << 20
+_SUSPECT_RATIO = 1000
+_KNOWN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+"""deflate, shuffle, fletcher32, szip, n-bit, scale-offset; lzf, which h5py brings along."""
+
+type Node = Any  # an h5py.Group or h5py.Dataset; h5py has no types
+
+
+@contextmanager
+def opened(root: SourceRoot, path: str) -> Iterator[h5py.File]:
+    """Open a file below `root` for reading; everything HDF5 is done inside this block.
+
+    Whatever h5py raises in the block becomes a `FormatError` `unreadable_file` (`empty_file` for no bytes at all).
+    """
+    target = root.locate(path)
+    if root.size(path) == 0:
+        raise FormatError("empty_file", f"{path} is empty", where=path)
+    try:
+        _forget_plugins()
+        with h5py.File(target, "r", locking=False) as file:
+            yield file
+    except BadInput as error:
+        error.where = error.where or path
+        raise
+    except DataEngineError:
+        raise
+    except Exception as error:  # the door to HDF5: see the module's text
+        told = " ".join(str(error).split())[:200]
+        raise FormatError("unreadable_file", f"{path} cannot be read as HDF5: {told}", where=path) from error
+
+
+def looks_like(root: SourceRoot, path: str) -> bool:
+    """Whether the file begins as HDF5 does (a user block before the signature is not looked for)."""
+    with root.open(path) as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _forget_plugins() -> None:
+    """Empty HDF5's search path for filter plugins: no library is ever loaded because a file asks for it."""
+    while h5py.h5pl.size():
+        h5py.h5pl.remove(0)
+
+
+def member(group: h5py.Group, name: str) -> Node | None:
+    """A direct member of a group, None when there is none; links to elsewhere are refused."""
+    link = group.get(name, getlink=True)
+    if link is None:
+        return None
+    place = f"{group.name.rstrip('/')}/{name}"
+    if isinstance(link, h5py.ExternalLink):
+        raise FormatError("external_link", f"{place} points into another file")
+    if not isinstance(link, h5py.HardLink):
+        raise FormatError("soft_link", f"{place} is a soft link; it may point anywhere", fix="copy with h5repack")
+    found = group[name]
+    return found if isinstance(found, h5py.Group | h5py.Dataset) else None
+
+
+def datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every data set below a group as (relative path, data set), sorted by path.
+
+    A group that is reached twice (hard links in a circle) and nesting beyond 32 levels are `link_loop`.
+    """
+    seen = {_address(group)}
+    waiting: list[tuple[str, h5py.Group, int]] = [("", group, 0)]
+    found: dict[str, h5py.Dataset] = {}
+    while waiting:
+        prefix, parent, depth = waiting.pop()
+        for name in parent:
+            node = member(parent, name)
+            path = f"{prefix}{name}"
+            if isinstance(node, h5py.Dataset):
+                found[path] = node
+            elif node is not None:
+                if _address(node) in seen or depth >= MAX_DEPTH:
+                    raise FormatError("link_loop", f"{node.name} is reached twice, or nested too deep")
+                seen.add(_address(node))
+                waiting.append((f"{path}/", node, depth + 1))
+    yield from sorted(found.items())
+
+
+def _address(group: h5py.Group) -> Any:
+    return h5py.h5o.get_info(group.id).addr
+
+
+def check(dataset: h5py.Dataset, *, texts: bool = False) -> int:
+    """The bytes a data set takes in memory, after every reason not to read it was looked for.
+
+    With `texts` it may hold strings instead of numbers.
+
+    `external_storage`, `virtual_dataset`, `object_dtype`, `unsupported_dtype`, `no_values`, `unknown_filter`,
+    `claimed_size` (more than 8 GiB, or over 64 MiB and 1000 times what is stored).
+    """
+    place = dataset.name
+    if dataset.external:
+        raise FormatError("external_storage", f"{place} keeps its values in another file")
+    if dataset.is_virtual:
+        raise FormatError("virtual_dataset", f"{place} is a view of other data sets")
+    if dataset.shape is None:
+        raise FormatError("no_values", f"{place} has no shape")
+    if texts and h5py.check_string_dtype(dataset.dtype) is None:
+        raise FormatError("unsupported_dtype", f"{place} holds {dataset.dtype}, not texts")
+    if dataset.dtype.hasobject and not texts:
+        raise FormatError("object_dtype", f"{place} holds {dataset.dtype}: objects or strings of any length")
+    if dataset.dtype.kind not in "fiub" and not texts:
+        raise FormatError("unsupported_dtype", f"{place} holds {dataset.dtype}, not numbers")
+    _check_filters(dataset)
+    claimed = int(dataset.size) * int(dataset.dtype.itemsize)
+    stored = int(dataset.id.get_storage_size())
+    suspicious = claimed > _SUSPECT_BYTES and claimed > _SUSPECT_RATIO * stored
+    if claimed > MAX_BYTES or suspicious:
+        raise FormatError("claimed_size", f"{place} claims {claimed} bytes and stores {stored}")
+    return claimed
+
+
+def _check_filters(dataset: h5py.Dataset) -> None:
+    properties = dataset.id.get_create_plist()
+    for position in range(properties.get_nfilters()):
+        number = int(properties.get_filter(position)[0])
+        if number not in _KNOWN_FILTERS or not h5py.h5z.filter_avail(number):
+            raise FormatError("unknown_filter", f"{dataset.name} is packed with the filter {number}")
+
+
+def values(dataset: h5py.Dataset) -> NDArray[Any]:
+    """All values of a checked data set, in their own dtype and shape."""
+    return np.asarray(dataset[()])
+
+
+def attributes(node: Node) -> tuple[dict[str, Any], list[str]]:
+    """Attributes as plain JSON values (texts, numbers, booleans, lists of them), and the names of all others.
+
+    `claimed_size` for an attribute over 16 MiB.
+    """
+    plain: dict[str, Any] = {}
+    unread: list[str] = []
+    for name in sorted(node.attrs):
+        if node.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
+            raise FormatError("claimed_size", f"the attribute {name!r} of {node.name} is larger than any description")
+        raw = node.attrs[name]
+        if isinstance(raw, bytes | str):
+            plain[name] = raw.decode() if isinstance(raw, bytes) else raw
+            continue
+        value = np.asarray(raw)
+        if value.dtype.kind == "S":
+            value = np.char.decode(value, "utf-8")
+        texts = value.dtype.kind == "U" or all(isinstance(item, str) for item in value.flat)
+        if texts or (value.dtype.kind in "fiub" and np.isfinite(value).all()):
+            plain[name] = value.tolist()
+        else:
+            unread.append(name)
+    return plain, unread

@@ -1,0 +1,282 @@
+"""VLN-CE files that are not as they should be: reasons, never tracebacks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from dataengine.errors import EpisodeError, SpecError
+from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
+from dataengine.storage import SourceRoot
+from dataengine.testing import vlnce_writer
+from dataengine.testing.vlnce_writer import FORWARD, LEFT, STOP
+
+ACTIONS = [FORWARD, LEFT, FORWARD, STOP]
+
+
+@pytest.fixture
+def entries():
+    return [vlnce_writer.episode(number, ACTIONS, instruction=f"Walk {number}.") for number in (3, 1, 2)]
+
+
+def scan(path, only=None, options=None):
+    return list(get_format("vlnce").scan(SourceRoot(path), only, options or {}))
+
+
+def read(path, ref):
+    return get_format("vlnce").read(SourceRoot(path), ref)
+
+
+def reasons(found):
+    return [(entry.upstream_id, entry.reason) for entry in found if isinstance(entry, ScanProblem)]
+
+
+def names(found):
+    return [entry.upstream_id for entry in found if isinstance(entry, EpisodeRef)]
+
+
+def test_reads_what_was_written(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path, "train", entries)
+    refs = scan(tmp_path)
+    assert names(refs) == ["train/3", "train/1", "train/2"]
+    episode = read(tmp_path, refs[1])
+    assert episode.texts == {"instruction": ("Walk 1.",)}
+    assert episode.group == "mp3d/empty/empty.glb"
+    assert episode.arrays["actions"].tolist() == ACTIONS
+    assert episode.arrays["actions"].dtype == np.int64
+    np.testing.assert_array_equal(episode.arrays["start_position"], [1, 0, 2])
+    assert {name: array.shape for name, array in episode.arrays.items()} == {
+        "actions": (4,),
+        "locations": (3, 3),
+        "start_position": (3,),
+        "start_rotation": (4,),
+        "reference_path": (2, 3),
+        "goal_positions": (1, 3),
+    }
+    assert episode.attributes == {
+        "scene_id": "mp3d/empty/empty.glb",
+        "trajectory_id": 1,
+        "goal_radius_m": [3.0],
+        "geodesic_distance_m": 0.5,
+    }
+    assert [file.path for file in episode.files] == ["train/train.json.gz", "train/train_gt.json.gz"]
+
+
+def test_a_neighbour_changes_neither_name_nor_digest(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path / "few", "train", entries[:2])
+    vlnce_writer.write_split(tmp_path / "more", "train", [vlnce_writer.episode(9, [STOP]), *entries])
+    few = {ref.upstream_id: read(tmp_path / "few", ref).raw_digest for ref in scan(tmp_path / "few")}
+    more = {ref.upstream_id: read(tmp_path / "more", ref).raw_digest for ref in scan(tmp_path / "more")}
+    assert few.items() <= more.items()
+    assert len(set(more.values())) == 4
+
+
+def test_the_digest_sees_both_halves_and_the_text(tmp_path, entries):
+    told, truth = entries[0]
+    variants = [
+        (told, truth),
+        ({**told, "start_rotation": [0.0, 1.0, 0.0, 0.0]}, truth),
+        (told, {**truth, "actions": [FORWARD, LEFT, LEFT, STOP]}),
+        ({**told, "instruction": {"instruction_text": "Other."}}, truth),
+    ]
+    digests = set()
+    for number, entry in enumerate(variants):
+        place = tmp_path / str(number)
+        vlnce_writer.write_split(place, "train", [entry])
+        digests.add(read(place, scan(place)[0]).raw_digest)
+    assert len(digests) == 4
+    tokens = {**told, "instruction": {**told["instruction"], "instruction_tokens": [1, 2]}}
+    vlnce_writer.write_split(tmp_path / "tokens", "train", [(tokens, truth)])
+    assert read(tmp_path / "tokens", scan(tmp_path / "tokens")[0]).raw_digest in digests
+
+
+def test_one_file_or_one_split_can_be_named(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path, "train", entries[:1])
+    vlnce_writer.write_split(tmp_path, "val", entries[1:])
+    assert names(scan(tmp_path / "val", "val.json.gz")) == ["val/1", "val/2"]
+    assert names(scan(tmp_path, options={"splits": ["train"]})) == ["train/3"]
+    with pytest.raises(SpecError, match="did you mean 'splits'"):
+        scan(tmp_path, options={"split": ["train"]})
+    with pytest.raises(SpecError, match="list of texts"):
+        scan(tmp_path, options={"splits": "train"})
+
+
+def test_files_beside_the_splits_are_not_splits(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path, "train", entries)
+    vlnce_writer.write_gz(tmp_path / "embeddings.json.gz", [[0.0]])
+    assert reasons(scan(tmp_path)) == []
+
+
+def test_halves_without_each_other(tmp_path, entries):
+    place = vlnce_writer.write_split(tmp_path, "train", entries)
+    told = json.loads(gzip.decompress((place / "train.json.gz").read_bytes()))
+    truth = json.loads(gzip.decompress((place / "train_gt.json.gz").read_bytes()))
+    told["episodes"] = [told["episodes"][0], told["episodes"][1]]
+    del truth["1"]
+    vlnce_writer.write_gz(place / "train.json.gz", told)
+    vlnce_writer.write_gz(place / "train_gt.json.gz", truth)
+    found = scan(tmp_path)
+    assert names(found) == ["train/3"]
+    assert reasons(found) == [("train/1", "missing_ground_truth"), ("train/2", "missing_episode")]
+
+
+def test_a_split_without_its_other_file(tmp_path, entries):
+    place = vlnce_writer.write_split(tmp_path, "test", entries)
+    (place / "test_gt.json.gz").unlink()
+    assert reasons(scan(tmp_path)) == [("test/test.json.gz", "missing_ground_truth")]
+    assert get_format("vlnce").detect(SourceRoot(tmp_path), None) is None
+    place = vlnce_writer.write_split(tmp_path, "test", entries)
+    (place / "test.json.gz").unlink()
+    assert reasons(scan(tmp_path)) == [("test/test_gt.json.gz", "missing_file")]
+
+
+def test_repeated_ids_are_dropped_all(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path, "train", [*entries, entries[0]])
+    found = scan(tmp_path)
+    assert names(found) == ["train/1", "train/2"]
+    assert reasons(found) == [
+        ("train/3 (1 of 2)", "duplicate_episode"),
+        ("train/3 (2 of 2)", "duplicate_episode"),
+    ]
+
+
+def test_two_folders_with_one_split(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path / "v1-2", "train", entries)
+    vlnce_writer.write_split(tmp_path / "v1-3", "train", entries)
+    assert [reason for _, reason in reasons(scan(tmp_path))] == ["duplicate_split"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("train.json.gz", b"", "empty_file"),
+        ("train_gt.json.gz", b"", "empty_file"),
+        ("train.json.gz", b"{}", "unreadable_file"),
+        ("train.json.gz", gzip.compress(b'{"episodes": []}')[:-9], "truncated"),
+        ("train.json.gz", gzip.compress(b'{"episodes": [')[:], "json_invalid"),
+        ("train.json.gz", gzip.compress(b'{"episodes": 4}'), "missing_key"),
+        ("train.json.gz", gzip.compress(b"[]"), "bad_type"),
+        ("train_gt.json.gz", gzip.compress(b"[]"), "bad_type"),
+        ("train_gt.json.gz", gzip.compress(b'{"1": {}, "1": {}}'), "json_duplicate_key"),
+        ("train_gt.json.gz", gzip.compress(b'{"1": {"locations": [NaN]}}'), "json_nan"),
+        ("train_gt.json.gz", gzip.compress(b"[" * 200_000), "json_too_deep"),
+        ("train_gt.json.gz", gzip.compress(b'{"1": ' + b"[" * 80 + b"]" * 80 + b"}"), "json_too_deep"),
+        ("train_gt.json.gz", gzip.compress(b'{"\xff": 1}'), "invalid_utf8"),
+        ("train_gt.json.gz", gzip.compress(b" " * (64 << 20)), "gzip_bomb"),
+    ],
+)
+def test_damaged_files_have_reasons(tmp_path, entries, name, data, reason):
+    place = vlnce_writer.write_split(tmp_path, "train", entries)
+    (place / name).write_bytes(data)
+    found = scan(tmp_path)
+    assert names(found) == []
+    assert reasons(found) == [(f"train/{name}", reason)]
+
+
+def test_a_flipped_bit_is_seen_by_the_checksum(tmp_path, entries):
+    place = vlnce_writer.write_split(tmp_path, "train", entries)
+    data = bytearray((place / "train.json.gz").read_bytes())
+    data[-6] ^= 1
+    (place / "train.json.gz").write_bytes(data)
+    assert reasons(scan(tmp_path)) == [("train/train.json.gz", "unreadable_file")]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("text", "bad_type"),
+        (None, "bad_type"),
+        ({}, "missing_key"),
+        ({"episode_id": None}, "bad_type"),
+        ({"episode_id": True}, "bad_type"),
+        ({"episode_id": 1.5}, "bad_type"),
+        ({"episode_id": 10**30}, "bad_value"),
+    ],
+)
+def test_rows_without_a_usable_id(tmp_path, entries, row, reason):
+    vlnce_writer.write_split(tmp_path, "train", entries)
+    told = [entry for entry, _ in entries]
+    vlnce_writer.write_gz(tmp_path / "train/train.json.gz", {"episodes": [row, *told]})
+    found = scan(tmp_path)
+    assert reasons(found) == [("train/row 0", reason)]
+    assert len(names(found)) == 3
+
+
+HUGE = "a number beyond every float"
+WRONG = [HUGE, None, 7, "text", {}, [], [None], [[1, 2]], [["a", "b", "c"]], [[1, 2, True]], [[1, 2, 10**30]]]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "start_position",
+        "start_rotation",
+        "reference_path",
+        "instruction",
+        "instruction_text",
+        "scene_id",
+        "trajectory_id",
+        "goals",
+        "info",
+        "actions",
+        "locations",
+        "truth",
+    ],
+)
+def test_wrong_types_everywhere_have_reasons(tmp_path, place, value):
+    """Every field replaced by what it is not: a reason at the door or in the conversion, never another error."""
+    told, truth = vlnce_writer.episode(1, ACTIONS)
+    whole: object = truth
+    if place in ("actions", "locations"):
+        truth[place] = value
+    elif place == "truth":
+        whole = value
+    elif place == "instruction_text":
+        told["instruction"][place] = value
+    else:
+        told[place] = value
+    vlnce_writer.write_split(tmp_path, "train", [(told, whole)])
+    for path in (tmp_path / "train").iterdir():
+        text = gzip.decompress(path.read_bytes()).decode()
+        path.write_bytes(gzip.compress(text.replace(json.dumps(HUGE), "1e400").encode()))
+    legal = {"scene_id": "text", "instruction_text": "text", "trajectory_id": 7, "info": {}, "goals": []}
+    legal |= {"reference_path": [], "actions": [], "locations": []}
+    (ref,) = scan(tmp_path)
+    if place in legal and legal[place] == value:
+        read(tmp_path, ref)
+        return
+    with pytest.raises(EpisodeError) as caught:
+        read(tmp_path, ref)
+    assert caught.value.reason in {"bad_type", "bad_shape", "bad_value", "missing_key"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("\ud800", "bad_value"), ("a\0b", "invalid_text"), ("x" * ((1 << 20) + 1), "text_too_long")],
+    ids=["surrogate", "nul", "long"],
+)
+def test_texts_that_are_none(tmp_path, text, reason):
+    vlnce_writer.write_split(tmp_path, "train", [vlnce_writer.episode(1, ACTIONS, instruction=text)])
+    (ref,) = scan(tmp_path)
+    with pytest.raises(EpisodeError) as caught:
+        read(tmp_path, ref)
+    assert caught.value.reason == reason
+
+
+def test_a_file_changed_after_the_scan_is_read_as_it_is_now(tmp_path, entries):
+    vlnce_writer.write_split(tmp_path, "train", entries)
+    ref = scan(tmp_path)[0]
+    before = read(tmp_path, ref)
+    vlnce_writer.write_split(tmp_path, "train", [vlnce_writer.episode(3, [STOP])])
+    after = read(tmp_path, ref)
+    assert after.arrays["actions"].tolist() == [STOP]
+    assert after.raw_digest != before.raw_digest
+    assert after.files != before.files
+    vlnce_writer.write_split(tmp_path, "train", entries[1:])
+    with pytest.raises(EpisodeError) as caught:
+        read(tmp_path, ref)
+    assert caught.value.reason == "missing_key"
