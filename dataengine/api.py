@@ -125,6 +125,8 @@ def build(
             return BuildOutcome(done, ingests, "none", len(inputs.heads))
         chosen = _engine(engine, workers, inputs, pool)
         stack.callback(chosen.close)
+        if chosen is not pool:
+            pool.close()
         running = building.permuted(chosen, task_order) if task_order is not None else chosen
         planned = building.make_plan(spec, inputs, running, earlier, tell)
         records, executed = building.execute(spec, inputs, planned, store, running, tell)

@@ -92,7 +92,7 @@ def unseal(data: bytes, where: str) -> dict[str, Any]:
     return body
 
 
-class _StrictLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # (the C loader composes past `compose_node`)
     """Safe YAML that refuses duplicate keys and aliases (alias bombs; nothing here needs them)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -39,12 +39,12 @@ def opened(root: SourceRoot, path: str) -> Iterator[h5py.File]:
 
     Whatever h5py raises in the block becomes a `FormatError` `unreadable_file` (`empty_file` for no bytes at all).
     """
-    target = root.locate(path)
     if root.size(path) == 0:
         raise FormatError("empty_file", f"{path} is empty", where=path)
     try:
         _forget_plugins()
-        with h5py.File(target, "r", locking=False) as file:
+        # a file object: HDF5 sees no name to lock, or to look for other files beside
+        with root.open(path) as handle, h5py.File(handle, "r") as file:
             yield file
     except BadInput as error:
         error.where = error.where or path

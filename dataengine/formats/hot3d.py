@@ -290,6 +290,8 @@ def _masks(data: bytes, path: str) -> Arrays:
         rows.setdefault(fields.as_text(stream, where), []).append((_stamp(stamp, where), value == "True"))
     arrays: Arrays = {}
     for stream, found in sorted(rows.items()):
+        if len({stamp for stamp, _ in found}) != len(found):
+            raise EpisodeError("duplicate_timestamp", f"{path}: {stream} has two values at one timestamp")
         arrays[f"masks/{name}/{stream}/timestamp_ns"] = np.array([stamp for stamp, _ in found], np.int64)
         arrays[f"masks/{name}/{stream}/value"] = np.array([value for _, value in found], np.bool_)
     return arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -437,6 +438,23 @@ def test_truncated_parquet(both: Path, keep: float, why: str) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
     assert reason(lambda: read(both, 0)) == why
+
+
+def test_flips_in_a_footer_never_end_the_process(v30: Path) -> None:
+    """pyarrow aborts, and does not raise, when some damaged metadata is asked for: the reader never asks for it."""
+    data = (v30 / DATA_V30).read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    chance = random.Random(3)
+    told = set()
+    for _ in range(250):
+        damaged = bytearray(data)
+        damaged[chance.randrange(footer, len(data) - 8)] ^= 1 << chance.randrange(8)
+        (v30 / DATA_V30).write_bytes(damaged)
+        try:
+            read(v30, 1)
+        except BadInput as error:
+            told.add(error.reason)
+    assert "unreadable_file" in told
 
 
 @pytest.mark.parametrize("name", ["meta/tasks.parquet", LISTING])
