@@ -1,6 +1,6 @@
-"""The one door to still images: sniffing, decoding and encoding JPEG and PNG.
+"""The one door to still images: sniffing, decoding and encoding JPEG, PNG and (reading only) WebP.
 
-simplejpeg (libjpeg-turbo) for JPEG, Pillow for PNG. Sizes are checked from the header before any pixel is decoded.
+simplejpeg (libjpeg-turbo) for JPEG, Pillow for the others. Sizes are checked before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from PIL import Image
 from dataengine.errors import EpisodeError
 
 Pixels = NDArray[np.uint8]
-Codec = Literal["jpeg", "png"]
+Codec = Literal["jpeg", "png", "webp"]
 MAX_PIXELS = 64 * 1024 * 1024
 EXTENSION: dict[str, str] = {"jpeg": "jpg", "png": "png"}
+"""Codecs whose bytes may stand in a shard as they are; others are decoded and encoded."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,30 @@ def sniff(data: bytes) -> ImageHeader:
     elif data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 33:
         width, height = struct.unpack(">II", data[16:24])
         header = ImageHeader("png", height, width)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        header = _webp_header(data)
     else:
-        raise EpisodeError("unsupported_image", "neither JPEG nor PNG by its first bytes")
+        raise EpisodeError("unsupported_image", "neither JPEG, PNG nor WebP by its first bytes")
     if header.height * header.width > MAX_PIXELS:
         raise EpisodeError("image_too_large", f"{header.width} x {header.height} pixels are refused")
     return header
 
 
+def _webp_header(data: bytes) -> ImageHeader:
+    try:
+        with Image.open(io.BytesIO(data), formats=("WEBP",)) as image:
+            return ImageHeader("webp", image.height, image.width)
+    except (ValueError, OSError) as error:
+        raise EpisodeError("corrupt_image", f"not a readable WebP: {error}") from None
+
+
 def decode(data: bytes) -> Pixels:
-    """RGB pixels [H, W, 3] uint8 of a JPEG or PNG; `EpisodeError` `corrupt_image` when it does not decode."""
+    """RGB pixels [H, W, 3] uint8 of a JPEG, PNG or WebP; `EpisodeError` `corrupt_image` when it does not decode."""
     header = sniff(data)
     try:
         if header.codec == "jpeg":
             return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), np.uint8)
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
             return np.asarray(image.convert("RGB"), np.uint8)
     except (ValueError, OSError, SyntaxError, struct.error) as error:
         raise EpisodeError("corrupt_image", f"the image does not decode: {error}") from None

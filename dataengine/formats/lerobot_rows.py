@@ -79,7 +79,8 @@ def _groups_with(opened: pq.ParquetFile, episode: int, relative: str) -> list[in
     ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in groups])
     if len(ends) and ends[-1] != len(owners):
         raise FormatError("unreadable_file", f"{relative}: its row groups and rows disagree", where=relative)
-    return np.unique(np.searchsorted(ends, np.flatnonzero(owners == episode), side="right")).tolist()
+    held = np.searchsorted(ends, np.flatnonzero(owners == episode), side="right")
+    return [int(group) for group in np.unique(held)]
 
 
 def _owners(table: pa.Table, relative: str) -> NDArray[np.int64]:

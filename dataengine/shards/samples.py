@@ -66,8 +66,7 @@ def item_sample(episode: Episode, repeat: int) -> Sample:
         if media.kind == "video":
             members.append((f"{name}.mp4", media.payload))
         else:
-            header = images.sniff(media.image(0))
-            members.append((f"{name}.{images.EXTENSION[header.codec]}", media.image(0)))
+            members.append(_item_image(name, media))
     document = {
         **_identity(episode, key, "item"),
         "messages": [
@@ -75,13 +74,20 @@ def item_sample(episode: Episode, repeat: int) -> Sample:
             for message in episode.messages
         ],
         "media": {
-            name: {"height": media.height, "width": media.width, "frames": media.frames}
+            name: {"height": media.height, "width": media.width, "frames": media.frames, "codec": media.codec}
             for name, media in episode.media.items()
         },
         "attributes": dict(episode.attributes),
         "weight": 1.0,
     }
     return Sample(key, (("json", canonical_json(document)), *sorted(members)))
+
+
+def _item_image(name: str, media: Media) -> tuple[str, bytes]:
+    """JPEG and PNG as they came; another codec (WebP) as lossless PNG, since shards hold no others."""
+    if media.codec in images.EXTENSION:
+        return f"{name}.{images.EXTENSION[media.codec]}", media.image(0)
+    return f"{name}.png", images.encode(images.decode(media.image(0)), "png")
 
 
 def _identity(episode: Episode, key: str, kind: str) -> dict[str, Any]:
@@ -228,7 +234,8 @@ class WindowEncoder:
 def rendered(media: Media, wanted: Sequence[int], spec: ImageSpec, *, swap: bool) -> dict[int, tuple[str, bytes]]:
     """Chosen frames as JPEG or PNG members; bytes pass through untouched where size and colours already fit."""
     size = target_size(spec, media.height, media.width)
-    if media.kind == "images" and size == (media.height, media.width) and not swap:
+    fits = size == (media.height, media.width) and not swap and media.codec in images.EXTENSION
+    if media.kind == "images" and fits:
         extension = images.EXTENSION[media.codec]
         return {frame: (extension, media.image(frame)) for frame in wanted}
     result = {}

@@ -65,9 +65,7 @@ def check_item(episode, row, media_paths):
         data = path.read_bytes()
         assert episode.media[name].payload == data
         assert episode.media[name].digest == hashlib.sha256(data).hexdigest()
-    assert {file.path for file in episode.files} >= {path.name for path in media_paths.values()} or all(
-        any(file.path.endswith(path.name) for file in episode.files) for path in media_paths.values()
-    )
+    assert {Path(file.path).name for file in episode.files} >= {path.name for path in media_paths.values()}
     assert episode.family == "vision_language"
     assert episode.steps == 1
     assert episode.state is episode.action is None
