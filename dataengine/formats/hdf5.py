@@ -160,7 +160,11 @@ def attributes(node: Node) -> tuple[dict[str, Any], list[str]]:
     plain: dict[str, Any] = {}
     unread: list[str] = []
     for name in sorted(node.attrs):
-        if node.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
+        attribute = node.attrs.get_id(name)
+        if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            unread.append(name)
+            continue
+        if attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:
             raise FormatError("claimed_size", f"the attribute {name!r} of {node.name} is larger than any description")
         raw = node.attrs[name]
         if isinstance(raw, bytes | str):

@@ -72,7 +72,7 @@ def check_item(episode, row, media_paths):
 
 
 class TestLlavaConversations:
-    """94 rows in seven files; most list media that are not there, and one lists a WebP that is named .jpg."""
+    """94 rows in seven files; most list media that are not there."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -103,21 +103,27 @@ class TestLlavaConversations:
         assert len(rows) == 94
         present = {name for name, row in rows.items() if all(map(Path.is_file, self.media(folder, row).values()))}
         assert len(present) == 9
-        webp = (folder / "images/soccer2.jpg").read_bytes()
-        assert webp[:4] + webp[8:12] == b"RIFFWEBP"
-        assert present - episodes.keys() == {"multi_images.json#0"}
-        assert dropped["multi_images.json#0"].reason == "unsupported_image"
-        assert episodes.keys() | dropped.keys() == rows.keys()
-        assert Counter(error.reason for error in dropped.values()) == {"missing_media": 85, "unsupported_image": 1}
+        assert episodes.keys() == present
+        assert dropped.keys() == rows.keys() - present
+        assert Counter(error.reason for error in dropped.values()) == {"missing_media": 85}
         assert Counter(name.split("#")[0] for name in episodes) == {
+            "multi_images.json": 1,
             "single_image.json": 2,
             "single_image_has_text_only.json": 4,
             "video.json": 2,
         }
         for name, error in dropped.items():
-            if error.reason == "missing_media":
-                absent = [path.name for path in self.media(folder, rows[name]).values() if not path.is_file()]
-                assert absent[0] in error.what
+            absent = [path.name for path in self.media(folder, rows[name]).values() if not path.is_file()]
+            assert absent[0] in error.what
+
+    def test_the_bytes_say_what_an_image_is_not_its_name(self, folder, found):
+        """soccer1.jpg is a PNG and soccer2.jpg a WebP: kept as they are, and called what they are."""
+        media = found[0]["multi_images.json#0"].media
+        assert (folder / "images/soccer1.jpg").read_bytes()[1:4] == b"PNG"
+        webp = (folder / "images/soccer2.jpg").read_bytes()
+        assert webp[:4] + webp[8:12] == b"RIFFWEBP"
+        assert [media[f"image{index}"].codec for index in (0, 1)] == ["png", "webp"]
+        assert (media["image0"].height, media["image0"].width) == (912, 1368)
 
     def test_messages_and_bytes(self, folder, rows, found):
         for name, episode in found[0].items():
