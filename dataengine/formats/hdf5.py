@@ -10,7 +10,7 @@ A helper of formats, not a format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ def datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     found: dict[str, h5py.Dataset] = {}
     while waiting:
         prefix, parent, depth = waiting.pop()
-        for name in parent:
+        for name in names(parent):
             node = member(parent, name)
             path = f"{prefix}{name}"
             if isinstance(node, h5py.Dataset):
@@ -155,27 +155,44 @@ def values(dataset: h5py.Dataset) -> NDArray[Any]:
 def attributes(node: Node) -> tuple[dict[str, Any], list[str]]:
     """Attributes as plain JSON values (texts, numbers, booleans, lists of them), and the names of all others.
 
-    `claimed_size` for an attribute over 16 MiB.
+    `claimed_size` for an attribute over 16 MiB, `invalid_utf8` for a text that is none.
     """
     plain: dict[str, Any] = {}
     unread: list[str] = []
-    for name in sorted(node.attrs):
+    for name in names(node.attrs):
         attribute = node.attrs.get_id(name)
-        if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
-            unread.append(name)
+        plain_class = attribute.get_type().get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
+        textual = attribute.get_type().get_class() == h5py.h5t.STRING
+        if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL or not (plain_class or textual):
+            unread.append(name)  # other types are not even read: a damaged one crashes the library
             continue
         if attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:
             raise FormatError("claimed_size", f"the attribute {name!r} of {node.name} is larger than any description")
-        raw = node.attrs[name]
-        if isinstance(raw, bytes | str):
-            plain[name] = raw.decode() if isinstance(raw, bytes) else raw
-            continue
-        value = np.asarray(raw)
-        if value.dtype.kind == "S":
-            value = np.char.decode(value, "utf-8")
-        texts = value.dtype.kind == "U" or all(isinstance(item, str) for item in value.flat)
-        if texts or (value.dtype.kind in "fiub" and np.isfinite(value).all()):
-            plain[name] = value.tolist()
+        value = node.attrs[name]
+        if textual:
+            plain[name] = _texts(value)
+        elif np.isfinite(value).all():
+            plain[name] = np.asarray(value).tolist()
         else:
             unread.append(name)
     return plain, unread
+
+
+def names(members: Iterable[str]) -> list[str]:
+    """Names of members or attributes, sorted; `invalid_utf8` for one that is no text (h5py hides that)."""
+    return sorted(_text(name) for name in members)
+
+
+def _texts(value: Any) -> Any:
+    """A text, or nested lists of texts, out of what h5py gives for strings."""
+    if isinstance(value, np.ndarray):
+        return [_texts(item) for item in value]
+    return _text(value.decode() if isinstance(value, bytes) else value)
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FormatError("invalid_utf8", f"{value!r} is no text") from None
+    return value

@@ -122,7 +122,7 @@ def _entries(file: h5py.File, path: str, demos: list[str], key: str | None) -> I
             yield EpisodeRef(f"{path}#{name}", {"file": path, "demo": name}, (path,))
     for name in sorted(wanted - set(demos)):
         yield ScanProblem("episode", f"{path}#{name}", "missing_key", f"mask/{key} lists {name}, data has none")
-    for name in sorted(set(file["data"]) - set(demos)):
+    for name in sorted(set(hdf5.names(file["data"])) - set(demos)):
         yield ScanProblem("episode", f"{path}#{name}", "unknown_name", f"data/{name} is not named demo_<k>")
 
 
@@ -132,7 +132,8 @@ def _filtered(file: h5py.File, key: str) -> set[str]:
     if not isinstance(listed, h5py.Dataset):
         raise FormatError("missing_key", f"the file has no mask/{key}")
     hdf5.check(listed, texts=True)
-    return {name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(hdf5.values(listed))}
+    listing = np.ravel(hdf5.values(listed))
+    return set(hdf5.names(name.decode() if isinstance(name, bytes) else str(name) for name in listing))
 
 
 def _demo(file: h5py.File, demo: str) -> h5py.Group:

@@ -440,3 +440,14 @@ def test_big_endian_numbers_are_read_as_they_are(folder: Path) -> None:
     change(folder, edit)
     assert converted(folder).content_digest == expected.content_digest
     assert read(folder).raw_digest == before
+
+
+def test_text_that_is_none(folder: Path) -> None:
+    change(folder, lambda file: file["data"].attrs.__setitem__("env", b"\xff\xfe".decode("utf-8", "surrogateescape")))
+    assert reason(folder) == "invalid_utf8"
+
+
+@pytest.mark.parametrize("text", [r'{"a": "\ud800"}', '{"a": ' + "9" * 40 + "}"])
+def test_json_that_cannot_be_said_again(folder: Path, text: str) -> None:
+    change(folder, lambda file: file["data"].attrs.__setitem__("env_info", text))
+    assert reason(folder) == "json_invalid"
