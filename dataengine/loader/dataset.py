@@ -1,0 +1,221 @@
+"""A version of a mixture as a data set: random access over the shards' indexes, decoded into the unified vector."""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from dataengine.errors import FormatError, SpecError
+from dataengine.images import Fit
+from dataengine.loader.codec import Codec, make_codec
+from dataengine.loader.decode import Decoder, kind_of
+from dataengine.loader.examples import TORCH_FIX, Batch, Example, Kind, collate
+from dataengine.loader.order import Permutation, Schedule
+from dataengine.loader.shards import Shards
+from dataengine.mixture.store import MixtureStore, split_address
+from dataengine.schema import WIDTH
+
+if TYPE_CHECKING:
+    from dataengine.loader.torch_dataset import TorchDataset
+
+KINDS: tuple[Kind, ...] = ("window", "item")
+_READ_AHEAD = 64
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a data set is: write it into a training run's log."""
+
+    mixture: str
+    version: str
+    manifest_sha256: str
+    split: str
+    representation: str
+    normalize: bool
+
+
+class MixtureDataset:
+    """The samples of one split of one version; made by `open_mixture`.
+
+    A sequence of `Example`s: `len(ds)`, `ds[i]`, iteration in shard order. Picklable: files are opened again in the
+    process that uses them. Reading raises `FormatError` naming shard and key where a sample is damaged.
+    """
+
+    def __init__(self, identity: Identity, shards: Shards, decoder: Decoder, chosen: NDArray[np.int64] | None) -> None:
+        self.identity = identity
+        self._shards = shards
+        self._decoder = decoder
+        self._chosen = chosen  # places of the samples of the wanted kinds; None: all
+
+    @property
+    def codec(self) -> Codec:
+        """Representation and normalization, to be kept beside a model: its `restore` serves on the robot."""
+        return self._decoder.codec
+
+    def __len__(self) -> int:
+        return self._shards.samples if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, place: int) -> Example:
+        return self.examples([place])[0]
+
+    def __iter__(self) -> Iterator[Example]:
+        for start in range(0, len(self), _READ_AHEAD):
+            yield from self.examples(range(start, min(start + _READ_AHEAD, len(self))))
+
+    def examples(self, places: Sequence[int]) -> list[Example]:
+        """The samples at `places`, decoded together: several times faster than one by one."""
+        return self._decoder.decode([self._shards.read(self._place(place)) for place in places])
+
+    def raw(self, place: int) -> dict[str, bytes]:
+        """A sample's members as they lie in the shard, by extension: `json`, `action.npy`, `head.jpg`, ..."""
+        return self._shards.read(self._place(place)).members
+
+    def order(self, seed: int = 0, epoch: int = 0) -> Permutation:
+        """The order of an epoch: a permutation in which any place is found at once."""
+        return Permutation(len(self), seed, epoch)
+
+    def schedule(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+    ) -> Schedule:
+        """Which places stand in which batch (see `Schedule`); its length is the number of batches."""
+        return Schedule(self.order(seed, epoch), batch_size, start, rank, world, drop_last)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """The batches of one epoch on one rank, from batch `start` on. Ranks are disjoint and together complete."""
+        schedule = self.schedule(
+            batch_size, seed=seed, epoch=epoch, start=start, rank=rank, world=world, drop_last=drop_last
+        )
+        return (self.collate(self.examples(places)) for places in schedule)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """`collate` with this data set's views and image size."""
+        return collate(examples, views=self._decoder.views or (), image_size=self._decoder.image_size)
+
+    def restore(
+        self,
+        action: NDArray[Any],
+        of: Example | Mapping[str, Any],
+        *,
+        state: NDArray[Any] | None = None,
+        state_mask: NDArray[Any] | None = None,
+        mask: NDArray[Any] | None = None,
+        compact: bool = False,
+    ) -> NDArray[np.float32]:
+        """A model's output as physical absolute targets and commands: the exact inverse of what loading did.
+
+        Args:
+            action: [..., H, 256] in this data set's representation and normalization.
+            of: the example it answers, or the facts of one of the same source with the `state` measured now.
+            state: [256] physical and absolute at t0; an example's own (`present`) where it is not given.
+            state_mask: [256]; without it every finite value of a given state is one.
+            mask: [..., H, 256] which values of `action` are any; without it all are.
+            compact: give [..., H, c], in the order of `facts["channels"]["action"]`.
+
+        Returns:
+            [..., H, 256] float32. NaN in channels that the source's action lacks, and where a value cannot be
+            known because its state is masked.
+
+        Raises:
+            SpecError: a state is needed and not given, or there are no statistics.
+        """
+        facts = of.facts if isinstance(of, Example) else of
+        if state is None and isinstance(of, Example):
+            state, state_mask = of.present, of.present_mask
+        found = self.codec.restore(action, facts, state=state, state_mask=state_mask, mask=mask)
+        if compact:
+            return found
+        wide = np.full((*found.shape[:-1], WIDTH), np.nan, np.float32)
+        wide[..., facts["channels"]["action"]] = found
+        return wide
+
+    def torch(self) -> TorchDataset:
+        """A map-style torch Dataset over the same places; `SpecError` without torch."""
+        try:
+            from dataengine.loader.torch_dataset import TorchDataset
+        except ImportError:
+            raise SpecError("torch is not installed", fix=TORCH_FIX) from None
+        return TorchDataset(self)
+
+    def _place(self, place: int) -> int:
+        index = operator.index(place)
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"sample {index} of {size}")
+        index %= size
+        return index if self._chosen is None else int(self._chosen[index])
+
+
+def open_mixture(
+    address: str | Path,
+    *,
+    split: str = "train",
+    representation: str = "absolute",
+    normalize: bool = True,
+    views: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    image_fit: Fit = "stretch",
+    kinds: Sequence[str] = KINDS,
+    verify: bool = False,
+) -> MixtureDataset:
+    """Open a version of a mixture for training.
+
+    Args:
+        address: the mixture's folder, `M` (its latest version) or `M@VERSION`.
+        split: `train` or `valid`.
+        representation: of action chunks: `absolute`, `relative`, `relative_base` or `delta`.
+        normalize: apply the version's `normalization.json` to state and action.
+        views: camera views to decode, with their history; None: all, (): none.
+        image_size: (height, width) every image is scaled to; None: as stored.
+        image_fit: `stretch`, or `pad` to keep the aspect.
+        kinds: of samples: `window`, `item`, or both.
+        verify: check the sha256 of every shard first.
+
+    Raises:
+        SpecError: no such version, split, representation, kind or view; it names those there are.
+        FormatError: a shard, an index or a document is missing or damaged.
+    """
+    folder, version = split_address(str(address))
+    store = MixtureStore(folder)
+    name = store.resolve(version)
+    sha, manifest = store.manifest(name)
+    entries = [entry for entry in manifest.shards if entry.split == split]
+    if not entries:
+        there = ", ".join(sorted({entry.split for entry in manifest.shards})) or "none"
+        raise SpecError(f"version {name} has no split {split!r}", where=str(folder), fix=f"it has: {there}")
+    document = None
+    if normalize:
+        data = store.checked(f"{store.documents(sha)}/normalization.json", manifest.normalization_sha256)
+        document = orjson.loads(data)
+    shards = Shards(store.root, tuple(entries))
+    shards.check(digests=verify)
+    decoder = Decoder(make_codec(representation, document), _views(shards, views), image_size, image_fit)
+    identity = Identity(manifest.name, name, sha, split, representation, normalize)
+    return MixtureDataset(identity, shards, decoder, _chosen(shards, kinds))
