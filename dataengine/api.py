@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from dataengine import inspection as inspecting
 from dataengine import plugins
-from dataengine.documents import spec_files
+from dataengine.convert import Conversion
+from dataengine.documents import find_spec, spec_files
 from dataengine.embodiment import load_card
 from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
@@ -30,7 +31,7 @@ from dataengine.mixture import verify as verifying
 from dataengine.mixture.build import BuildReport, Inputs, Planned
 from dataengine.mixture.store import MixtureStore, check_version_name, shard_name, split_address
 from dataengine.provenance import audit as auditing
-from dataengine.specs.converter import Converter, load_converter
+from dataengine.specs.converter import load_converter
 from dataengine.specs.recipe import Recipe, bound_path, load_recipe
 from dataengine.specs.records import Manifest
 
@@ -47,7 +48,7 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 
 def ingest(
     path: Path,
-    converter: str | Converter,
+    converter: str | Conversion,
     lake: Path,
     *,
     dry_run: bool = False,
@@ -55,11 +56,12 @@ def ingest(
     tell: Tell = _silent,
 ) -> IngestReport:
     """Bring the raw data at `path` into a lake. A dry run reads and converts everything and writes nothing."""
-    spec = load_converter(converter) if isinstance(converter, str) else converter
+    conversion = Conversion.load(converter) if isinstance(converter, str) else converter
+    stage = f"read {conversion.converter.name}"
     engine = LocalEngine(workers)
     try:
         target = None if dry_run else Lake(lake, create=True)
-        return run_ingest(path, spec, target, engine, lambda done, total: tell(f"read {spec.name}", done, total))
+        return run_ingest(path, conversion, target, engine, partial(tell, stage))
     finally:
         engine.close()
 
@@ -110,14 +112,13 @@ def build(
     """
     started = datetime.now(UTC)
     check_version_name(version)
-    spec = _recipe(recipe, parameters)
-    converters = _converters(spec)
+    spec, conversions = _bound(recipe, parameters)
     store = MixtureStore(out, create=True)
     store.clean_staging()
     with ExitStack() as stack:
         pool = LocalEngine(workers)
         stack.callback(pool.close)
-        opened, ingests = _ingest_sources(spec, converters, lake, pool, tell)
+        opened, ingests = _ingest_sources(spec, conversions, lake, pool, tell)
         inputs = building.select(spec, opened)
         earlier = _earlier(store)
         done = _standing(spec, inputs, store, earlier, version)
@@ -146,8 +147,7 @@ def plan(
     tell: Tell = _silent,
 ) -> DryRun:
     """What `build` would make of what is in the lake now; nothing is ingested and nothing written."""
-    spec = _recipe(recipe, parameters)
-    _converters(spec)
+    spec, _ = _bound(recipe, parameters)
     inputs = building.select(spec, Lake(lake))
     store = MixtureStore(out) if (out / "mixture.json").is_file() else None
     with closing(_engine("local", workers, inputs, LocalEngine(workers))) as chosen:
@@ -177,26 +177,31 @@ def _dry_run(spec: Recipe, planned: Planned) -> DryRun:
     )
 
 
-def _recipe(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> Recipe:
-    return load_recipe(recipe, parameters or {}) if isinstance(recipe, str) else recipe
+def _bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[Recipe, dict[str, Conversion]]:
+    """The recipe with converters by their own names, and the conversions of the sources that come from raw data.
 
-
-def _converters(spec: Recipe) -> dict[str, Converter]:
-    """The converters by the recipe's names; in the lake they are known by their own name."""
-    loaded = {}
+    A source may name its converter by a file, relative to the recipe's own; where a file lies enters no digest.
+    A source without raw data is a selection of the lake: its converter need not be at hand.
+    """
+    if isinstance(recipe, str):
+        spec, folder = load_recipe(recipe, parameters or {}), find_spec("pipelines", recipe).parent
+    else:
+        spec, folder = recipe, Path()
+    sources, conversions = [], {}
     for source in spec.sources:
-        converter = load_converter(source.converter)
-        if converter.name != source.converter:
-            raise SpecError(
-                f"the converter in {source.converter} is named {converter.name!r}",
-                fix="name converters by their name, and pass a file with `ingest --converter FILE` beforehand",
-            )
-        loaded[source.converter] = converter
-    return loaded
+        name = source.converter
+        is_file = name.endswith((".yaml", ".yml"))
+        if is_file or source.path is not None:
+            beside = folder / name
+            conversion = Conversion.load(str(beside) if is_file and beside.is_file() else name)
+            name = conversion.converter.name
+            conversions[name] = conversion
+        sources.append({**source.canonical(), "converter": name})
+    return Recipe.parse({**spec.canonical(), "sources": sources}, spec.name), conversions
 
 
 def _ingest_sources(
-    spec: Recipe, converters: Mapping[str, Converter], lake: Path, pool: LocalEngine, tell: Tell
+    spec: Recipe, conversions: Mapping[str, Conversion], lake: Path, pool: LocalEngine, tell: Tell
 ) -> tuple[Lake, list[IngestReport]]:
     bound = [(source, path) for source in spec.sources if (path := bound_path(source)) is not None]
     if not bound:
@@ -208,7 +213,7 @@ def _ingest_sources(
     for number, (source, path) in enumerate(bound):
         tell("ingest", number, len(bound))
         told = partial(tell, f"read {source.converter}")
-        reports.append(run_ingest(path, converters[source.converter], opened, pool, told))
+        reports.append(run_ingest(path, conversions[source.converter], opened, pool, told))
     tell("ingest", len(bound), len(bound))
     return opened, reports
 

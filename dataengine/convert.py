@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine import geometry, images, timeline, video
-from dataengine.documents import canonical_json, sha256_json
+from dataengine.documents import canonical_json, find_spec, sha256_json
 from dataengine.embodiment import Card, load_card
 from dataengine.episode import Episode, Language, Media, RawEpisode, SlotArray, View
 from dataengine.errors import BadInput, EpisodeError, SpecError
@@ -25,6 +25,7 @@ from dataengine.specs.converter import (
     LanguageSpec,
     StateMapping,
     TimeSpec,
+    load_converter,
 )
 from dataengine.transforms.navigation import habitat_discrete
 
@@ -41,9 +42,21 @@ class Conversion:
     digest: str
 
     @classmethod
-    def of(cls, converter: Converter) -> Conversion:
-        """Load the card and the format; a mapping outside the card's control mode is a `SpecError`."""
-        card = load_card(converter.embodiment)
+    def load(cls, name: str) -> Conversion:
+        """A shipped converter by name, or a YAML file by path.
+
+        In a file, `embodiment` may be a card's file beside it (`./my_robot.yaml`) instead of a shipped card's name.
+        """
+        converter = load_converter(name)
+        if not converter.embodiment.endswith((".yaml", ".yml")):
+            return cls.of(converter, load_card(converter.embodiment))
+        card = load_card(str(find_spec("converters", name).parent / converter.embodiment))
+        return cls.of(converter.model_copy(update={"embodiment": card.name}), card)
+
+    @classmethod
+    def of(cls, converter: Converter, card: Card | None = None) -> Conversion:
+        """Check the card and the format; a mapping outside the card's control mode is a `SpecError`."""
+        card = card or load_card(converter.embodiment)
         mode = card.control_modes.get(converter.control_mode)
         if mode is None:
             raise SpecError(

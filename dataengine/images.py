@@ -20,6 +20,7 @@ from dataengine.errors import EpisodeError
 Pixels = NDArray[np.uint8]
 Codec = Literal["jpeg", "png", "webp"]
 MAX_PIXELS = 64 * 1024 * 1024
+Fit = Literal["stretch", "pad"]
 EXTENSION: dict[str, str] = {"jpeg": "jpg", "png": "png"}
 """Codecs whose bytes may stand in a shard as they are; others are decoded and encoded."""
 
@@ -71,6 +72,27 @@ def decode(data: bytes) -> Pixels:
             return np.asarray(image.convert("RGB"), np.uint8)
     except (ValueError, OSError, SyntaxError, struct.error) as error:
         raise EpisodeError("corrupt_image", f"the image does not decode: {error}") from None
+
+
+def resize(pixels: Pixels, size: tuple[int, int], fit: Fit = "stretch") -> Pixels:
+    """Scale RGB [H, W, 3] uint8 to `size` (height, width): bilinear, with antialiasing where it shrinks.
+
+    `stretch` fills the size whatever the aspect; `pad` keeps the aspect, centred on black.
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) == size:
+        return pixels
+    inner = size
+    if fit == "pad":
+        scale = min(size[0] / height, size[1] / width)
+        inner = max(1, round(height * scale)), max(1, round(width * scale))
+    scaled = np.array(Image.fromarray(pixels).resize(inner[::-1], Image.Resampling.BILINEAR), np.uint8)
+    if inner == size:
+        return scaled
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    padded = np.zeros((*size, 3), np.uint8)
+    padded[top : top + inner[0], left : left + inner[1]] = scaled
+    return padded
 
 
 def encode(pixels: Pixels, codec: Codec = "jpeg", quality: int = 90) -> bytes:

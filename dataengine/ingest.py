@@ -48,19 +48,19 @@ class IngestReport:
 
 def ingest(
     path: Path,
-    converter: Converter,
+    conversion: Conversion,
     lake: Lake | None,
     engine: Engine,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Bring the source at `path` into `lake`; without a lake (dry run) everything is read and nothing written."""
-    conversion = Conversion.of(converter)
+    converter = conversion.converter
     root, only = root_and_files(path)
     report = IngestReport(converter.source_id, converter.name)
     refs = _scan(root, only, converter, report)
     report.scanned = len(refs) + len(report.failures)
     known = lake.known(converter.source_id) if lake is not None else {}
-    batch = _Batch(lake, converter, conversion, report)
+    batch = _Batch(lake, conversion, report)
     read_well: set[str] = set()
     for done, outcome in enumerate(_outcomes(root, conversion, refs, known, engine), start=1):
         if isinstance(outcome, Failure):
@@ -154,14 +154,14 @@ def _task(
     known: Mapping[str, list[tuple[str, str]]],
 ) -> dict[str, Any]:
     present = [uid for ref in chunk for uid, digest in known.get(ref.upstream_id, ()) if digest == conversion.digest]
-    return {"root": root.path, "converter": conversion.converter, "refs": chunk, "present": present}
+    return {"root": root.path, "conversion": conversion, "refs": chunk, "present": present}
 
 
 class _Batch:
     """Episodes on their way into the lake, committed when they are many or large."""
 
-    def __init__(self, lake: Lake | None, converter: Converter, conversion: Conversion, report: IngestReport) -> None:
-        self._lake, self._converter, self._conversion, self._report = lake, converter, conversion, report
+    def __init__(self, lake: Lake | None, conversion: Conversion, report: IngestReport) -> None:
+        self._lake, self._conversion, self._report = lake, conversion, report
         self._episodes: list[Episode] = []
         self._bytes = 0
 
@@ -175,7 +175,7 @@ class _Batch:
         if self._episodes and self._lake is None:
             self._report.added += len(self._episodes)
         elif self._episodes and self._lake is not None:
-            counts = self._lake.commit(self._converter, self._conversion.digest, self._episodes, ())
+            counts = self._lake.commit(self._conversion, self._episodes, ())
             self._report.added += counts.added
             self._report.reconverted += counts.updated
         self._episodes, self._bytes = [], 0
@@ -196,8 +196,7 @@ def _commit_failures(
         for head in lake.failures(converter.source_id)
     }
     lake.commit(
-        converter,
-        conversion.digest,
+        conversion,
         (),
         # an unchanged source makes no commit
         [f for f in fresh if (f.upstream_id, f.reason, f.what, conversion.digest) not in standing],

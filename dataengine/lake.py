@@ -16,7 +16,8 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from dataengine.documents import sha256_json
+from dataengine.convert import Conversion
+from dataengine.documents import canonical_json, sha256_json
 from dataengine.episode import Episode
 from dataengine.errors import StorageError
 from dataengine.lake_rows import (
@@ -30,7 +31,6 @@ from dataengine.lake_rows import (
     media_rows,
     read_episode,
 )
-from dataengine.specs.converter import Converter
 
 COMMIT_RETRIES = 20
 BATCH_UIDS = 500
@@ -102,23 +102,22 @@ class Lake:
         """Read these episodes; rows and the places of their media are looked up once."""
         return LakeReader(self, uids, snapshot, native=native)
 
-    def commit(
-        self, converter: Converter, conversion_digest: str, episodes: Iterable[Episode], failures: Iterable[Failure]
-    ) -> CommitCounts:
+    def commit(self, conversion: Conversion, episodes: Iterable[Episode], failures: Iterable[Failure]) -> CommitCounts:
         """Write media, then merge the episode rows. Failures become rows of their own."""
+        converter = conversion.converter
         head = {
             "source_id": converter.source_id,
             "converter": converter.name,
             "family": converter.family,
             "embodiment": converter.embodiment,
             "control_mode": converter.control_mode,
-            "conversion_digest": conversion_digest,
+            "conversion_digest": conversion.digest,
+            "source": canonical_json(converter.source.canonical()).decode(),
+            "card": canonical_json(conversion.card.canonical()).decode(),
         }
         kept = {episode.uid: episode for episode in episodes}
-        rows = [episode_row(episode, converter.source) for episode in kept.values()]
-        rows += {
-            row["uid"]: row for row in (failure_row(failure, head, converter.source) for failure in failures)
-        }.values()
+        rows = [episode_row(episode, head) for episode in kept.values()]
+        rows += {row["uid"]: row for row in (failure_row(failure, head) for failure in failures)}.values()
         if not rows:
             return CommitCounts()
         self._append_media([row for episode in kept.values() for row in media_rows(episode)])

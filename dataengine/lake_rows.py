@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from dataengine.documents import canonical_json, sha256_bytes, sha256_json
+from dataengine.embodiment import Card
 from dataengine.episode import Episode, Language, Media, Message, SlotArray, View
 from dataengine.errors import StorageError
 from dataengine.specs.converter import SourceInfo
@@ -45,6 +47,7 @@ EPISODES = pa.schema(
         pa.field("media", pa.string(), nullable=False),
         pa.field("meta", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("card", pa.string(), nullable=False),
         pa.field("slots", pa.large_binary()),
         pa.field("native", pa.large_binary()),
     ]
@@ -152,16 +155,27 @@ class Head:
     hz: float
     media: tuple[MediaInfo, ...]
     source: SourceInfo
+    card: Card
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Head:
-        plain = {name: row[name] for name in HEAD_COLUMNS if name not in ("media", "meta", "source")}
+        plain = {name: row[name] for name in HEAD_COLUMNS if name not in ("media", "meta", "source", "card")}
         media = tuple(MediaInfo(**entry) for entry in orjson.loads(row["media"]))
-        return cls(**plain, media=media, source=SourceInfo.model_validate_json(row["source"]))
+        return cls(**plain, media=media, source=_source(row["source"]), card=_card(row["card"]))
 
 
-def episode_row(episode: Episode, source: SourceInfo) -> dict[str, Any]:
-    """The row of a usable episode."""
+@cache
+def _source(text: str) -> SourceInfo:
+    return SourceInfo.model_validate_json(text)
+
+
+@cache
+def _card(text: str) -> Card:
+    return Card.model_validate_json(text)
+
+
+def episode_row(episode: Episode, head: Mapping[str, str]) -> dict[str, Any]:
+    """The row of a usable episode; `head` is what all rows of a conversion share."""
     media = [MediaInfo.of(episode.uid, item) for item in episode.media.values()]
     meta = {
         "labels": dict(episode.labels),
@@ -184,31 +198,25 @@ def episode_row(episode: Episode, source: SourceInfo) -> dict[str, Any]:
     if episode.native_action:
         arrays["native_action/ids"] = episode.native_action["ids"]
     return {
+        **head,
         "uid": episode.uid,
         "status": "ok",
         "reason": None,
         "what": None,
-        "source_id": episode.source_id,
         "upstream_id": episode.upstream_id,
-        "converter": episode.converter,
-        "family": episode.family,
-        "embodiment": episode.embodiment,
-        "control_mode": episode.control_mode,
-        "conversion_digest": episode.conversion_digest,
         "content_digest": episode.content_digest,
         "group": episode.group,
         "steps": episode.steps,
         "hz": episode.hz,
         "media": canonical_json([asdict(info) for info in media]).decode(),
         "meta": canonical_json(meta).decode(),
-        "source": canonical_json(source.canonical()).decode(),
         "slots": _bundle(arrays),
         "native": _bundle(dict(episode.native)),
     }
 
 
-def failure_row(failure: Failure, head: Mapping[str, str], source: SourceInfo) -> dict[str, Any]:
-    """The row of something that could not be used; `head` holds converter, family, body, mode, digest."""
+def failure_row(failure: Failure, head: Mapping[str, str]) -> dict[str, Any]:
+    """The row of something that could not be used; `head` is what all rows of a conversion share."""
     status = "quarantined" if failure.unit == "file" else "dropped"
     return {
         **head,
@@ -223,7 +231,6 @@ def failure_row(failure: Failure, head: Mapping[str, str], source: SourceInfo) -
         "hz": 0.0,
         "media": "[]",
         "meta": "{}",
-        "source": canonical_json(source.canonical()).decode(),
         "slots": None,
         "native": None,
     }

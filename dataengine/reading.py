@@ -15,7 +15,7 @@ from dataengine.storage import SourceRoot
 def read_chunk(task: dict[str, Any]) -> dict[str, Any]:
     """Read and convert refs: per ref an `Episode`, a `Failure`, or the upstream id of one that is already there."""
     root = SourceRoot(task["root"])
-    conversion = Conversion.of(task["converter"])
+    conversion: Conversion = task["conversion"]
     present = set(task["present"])
     return {"outcomes": [_read(root, conversion, ref, present) for ref in task["refs"]]}
 

@@ -32,7 +32,7 @@ Channels = NDArray[np.int16]
 _POSE_SLOTS = frozenset(key for pair in POSES for key in pair)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """What the numbers of one kind of sample are: their statistics' key and their channels, as the facts say."""
 
@@ -164,9 +164,7 @@ class Codec:
         valid = np.ones(values.shape, np.bool_) if mask is None else np.asarray(mask, np.bool_)[..., layout.action]
         if self.normalizer is not None and layout.action.size:
             chosen = None if mask is None else valid
-            values = self.normalizer.inverse(
-                layout.key, "action", self.representation, values, layout.action, chosen
-            )
+            values = self.normalizer.inverse(layout.key, "action", self.representation, values, layout.action, chosen)
         if self.representation != "absolute":
             values, valid = self._absolute(layout, values, valid, state, state_mask)
         return np.where(valid, values, np.nan).astype(np.float32)

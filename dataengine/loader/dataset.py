@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import operator
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +12,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from dataengine.errors import FormatError, SpecError
+from dataengine.documents import unknown_name
+from dataengine.errors import SpecError
 from dataengine.images import Fit
 from dataengine.loader.codec import Codec, make_codec
-from dataengine.loader.decode import Decoder, kind_of
+from dataengine.loader.decode import Decoder, parse_facts
 from dataengine.loader.examples import TORCH_FIX, Batch, Example, Kind, collate
 from dataengine.loader.order import Permutation, Schedule
 from dataengine.loader.shards import Shards
@@ -219,3 +217,31 @@ def open_mixture(
     decoder = Decoder(make_codec(representation, document), _views(shards, views), image_size, image_fit)
     identity = Identity(manifest.name, name, sha, split, representation, normalize)
     return MixtureDataset(identity, shards, decoder, _chosen(shards, kinds))
+
+
+def _views(shards: Shards, views: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The wanted views, each of which must be somewhere in the shards."""
+    if views is None:
+        return None
+    there: set[str] = set()
+    for _, table in shards.tables():
+        there |= {name.partition(".")[0] for name in table.extensions if name.endswith((".jpg", ".png"))}
+        if there.issuperset(views):
+            return tuple(views)
+    raise unknown_name("view", next(view for view in views if view not in there), there)
+
+
+def _chosen(shards: Shards, kinds: Sequence[str]) -> NDArray[np.int64] | None:
+    """Places of the samples of these kinds; None when that is all of them."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise unknown_name("kind", unknown[0] if unknown else "", KINDS)
+    if set(kinds) == set(KINDS):
+        return None
+    places = []
+    for first, table in shards.tables():
+        is_window = table.having(("action.npy", "state.npy"))
+        for row in np.flatnonzero(~is_window).tolist():  # an item, or a window of images alone: its JSON tells
+            is_window[row] = parse_facts(shards.read(first + row))["kind"] == "window"
+        places.append(first + np.flatnonzero(is_window == (kinds[0] == "window")))
+    return np.concatenate(places)

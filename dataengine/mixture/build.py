@@ -75,10 +75,12 @@ def select(recipe: Recipe, lake: Lake) -> Inputs:
         name = source.converter.replace("'", "''")
         found = lake.heads(snapshot, where=f"converter = '{name}'")
         if not found:
+            made = sorted({head.converter for head in lake.heads(snapshot)})
             raise SpecError(
                 f"the lake holds nothing that converter {source.converter!r} made",
                 where=str(lake.path),
-                fix="ingest the source, or give its `path` in the recipe",
+                fix="ingest the source, or give its `path` in the recipe; the lake holds what"
+                f" {', '.join(made) or 'no converter'} made",
             )
         heads |= {head.uid: head for head in found}
     return Inputs(lake, snapshot, heads, lake_digest(heads.values()))

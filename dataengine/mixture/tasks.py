@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.documents import seal, sha256_json
-from dataengine.embodiment import load_card
+from dataengine.embodiment import Card
 from dataengine.episode import Episode
 from dataengine.errors import BadInput, StorageError
 from dataengine.lake import Lake
@@ -136,7 +136,7 @@ def task_digest(task: ShardTask, recipe: Recipe, heads: Mapping[str, Head]) -> s
             "specs": {
                 name: {
                     "window": recipe.window_for(source_of(recipe, name)).canonical(),
-                    "cards": sorted({load_card(heads[u.uid].embodiment).digest() for u in _of(task, name)}),
+                    "cards": sorted({heads[unit.uid].card.digest() for unit in _of(task, name)}),
                 }
                 for name in converters
             },
@@ -168,7 +168,7 @@ def build_shard(payload: dict[str, Any]) -> dict[str, Any]:
     for unit in task.units:
         if held is None or held.uid != unit.uid:
             held = reader.episode(unit.uid)
-        made = _encode(held, unit, recipe)
+        made = _encode(held, unit, recipe, reader.heads[unit.uid].card)
         samples += made
         inputs.append(
             UnitInput(uid=unit.uid, source_id=held.source_id, start=unit.start, stop=unit.stop, samples=len(made))
@@ -178,14 +178,14 @@ def build_shard(payload: dict[str, Any]) -> dict[str, Any]:
     return {"record": record}
 
 
-def _encode(episode: Episode, unit: Unit, recipe: Recipe) -> list[Sample]:
+def _encode(episode: Episode, unit: Unit, recipe: Recipe, card: Card) -> list[Sample]:
     source = source_of(recipe, unit.converter)
     chosen = chosen_windows(unit, recipe.seed)
     try:
         if episode.messages:
             return [item_sample(episode, repeat) for _, repeat in chosen]
         window = recipe.window_for(source)
-        spec = SampleSpec(window, recipe.images, load_card(episode.embodiment))
+        spec = SampleSpec(window, recipe.images, card)
         steps = sorted({number * window.stride for number, _ in chosen})
         encoder = WindowEncoder(episode, spec, steps)
         return [encoder.sample(number * window.stride, repeat) for number, repeat in chosen]

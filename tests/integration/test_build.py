@@ -16,6 +16,8 @@ import webdataset as wds
 import yaml
 
 from dataengine import api
+from dataengine.convert import Conversion
+from dataengine.embodiment import load_card
 from dataengine.errors import ConflictError, SpecError, StorageError
 from dataengine.lake import Lake
 from dataengine.mixture.store import MixtureStore
@@ -182,10 +184,10 @@ def test_a_filter_drops_with_its_reason_and_bad_input_without_it_is_exit_3(
         assert api.verify(str(tmp_path / mixture)).problems == []
 
 
-def corrected(evidence: str) -> Converter:
+def corrected(evidence: str) -> Conversion:
     document = load_converter("pusht_lerobot").canonical()
     document["source"]["license_evidence"] = evidence
-    return Converter.parse(document, "test")
+    return Conversion.of(Converter.parse(document, "test"))
 
 
 def test_a_corrected_converter_reconverts_exactly_its_episodes(
@@ -312,3 +314,37 @@ def test_verify_names_missing_and_foreign_files(built: tuple[Path, Path], tmp_pa
     reasons = {(problem.file, problem.reason) for problem in api.verify(str(out)).problems}
     assert (lost.relative_to(out).as_posix(), "missing_file") in reasons
     assert ("notes.txt", "unknown_file") in reasons
+
+
+def own_converter(folder: Path, tag: str) -> Path:
+    """A user's converter with a card of its own beside it, and a recipe that names both by file."""
+    folder.mkdir()
+    card = load_card("pusht_agent").canonical()
+    (folder / "card.yaml").write_text(yaml.safe_dump({**card, "name": "my_body", "robot_tag": tag}))
+    document = load_converter("pusht_lerobot").canonical()
+    document |= {"name": "mine", "embodiment": "card.yaml", "source": {**document["source"], "name": "my_source"}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(document))
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE_OF_MINE)
+    return recipe
+
+
+RECIPE_OF_MINE = """
+name: mine
+sources: [{converter: mine.yaml, path: "${data}"}]
+window: {chunk: {steps: 4}}
+normalization: {representations: [absolute]}
+"""
+
+
+def test_a_users_own_converter_and_card_need_no_shipped_name(pusht_raw: Path, tmp_path: Path, content: Content) -> None:
+    one, two = own_converter(tmp_path / "a", "my robot"), own_converter(tmp_path / "b", "my robot")
+    build(one, pusht_raw, tmp_path / "L", tmp_path / "M")
+    build(two, pusht_raw, tmp_path / "L2", tmp_path / "M2")
+    assert content(tmp_path / "M") == content(tmp_path / "M2"), "where a converter's file lies shows in the content"
+    facts = [api_json(sample["json"]) for sample in stock(api.urls(str(tmp_path / "M")))]
+    assert {(f["converter"], f["source_id"], f["embodiment"]) for f in facts} == {("mine", "my_source", "my_body")}
+    assert all(f["prompt"]["text"].startswith("The robot is my robot") for f in facts)
+    other = build(own_converter(tmp_path / "c", "another robot"), pusht_raw, tmp_path / "L", tmp_path / "M")
+    assert [entry.reconverted for entry in other.ingests] == [6]
+    assert other.report.tasks_executed == other.report.tasks

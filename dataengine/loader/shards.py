@@ -1,0 +1,155 @@
+"""The shards of a data set: their indexes in little memory, their bytes mapped, any sample by its number."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from dataengine.documents import sha256_bytes
+from dataengine.errors import FormatError
+from dataengine.mixture.store import index_name, shard_name
+from dataengine.specs.records import ShardEntry
+from dataengine.storage import sha256_file
+
+MAX_OPEN = 256  # a mapping holds a file descriptor; a usual limit is 1024
+_FIX = "run `dataengine verify`, then build again"
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """A shard's index: sample i has the rows `starts[i] .. starts[i + 1] - 1` of the other arrays."""
+
+    keys: tuple[str, ...]
+    extensions: tuple[str, ...]
+    starts: array[int]
+    which: array[int]  # the extension
+    offsets: array[int]
+    sizes: array[int]
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> IndexTable:
+        """Read the bytes of `shards.index.dump`; `FormatError` `index_damaged` when they are none."""
+        known: dict[str, int] = {}
+        keys: list[str] = []
+        starts, which, offsets, sizes = array("q", [0]), array("H"), array("q"), array("q")
+        try:
+            for key, members in orjson.loads(data)["samples"]:
+                keys.append(key)
+                for extension, offset, size in members:
+                    which.append(known.setdefault(extension, len(known)))
+                    offsets.append(offset)
+                    sizes.append(size)
+                starts.append(len(which))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise FormatError("index_damaged", "not a shard index", where=where, fix=_FIX) from None
+        return cls(tuple(keys), tuple(known), starts, which, offsets, sizes)
+
+    def having(self, extensions: Sequence[str]) -> NDArray[np.bool_]:
+        """Which samples have a member with one of these extensions."""
+        numbers = [number for number, name in enumerate(self.extensions) if name in extensions]
+        rows = np.isin(np.frombuffer(self.which, np.uint16), numbers)
+        members = np.diff(np.frombuffer(self.starts, np.int64)).astype(np.int64)
+        owner = np.repeat(np.arange(len(self.keys)), members)
+        return np.bincount(owner[rows], minlength=len(self.keys)) > 0
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """A sample as it lies in its shard: members by extension."""
+
+    shard: str
+    key: str
+    members: dict[str, bytes]
+
+    @property
+    def where(self) -> str:
+        return f"{self.shard}: {self.key}"
+
+
+class Shards:
+    """The shards of one split, in the manifest's order. Indexes are read when first needed and then kept."""
+
+    def __init__(self, root: Path, entries: tuple[ShardEntry, ...]) -> None:
+        self._root = root
+        self._entries = entries
+        self._stops = list(accumulate(entry.samples for entry in entries))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tables: dict[int, IndexTable] = {}
+        self._mapped: dict[int, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self._root, "entries": self._entries, "stops": self._stops}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._root, self._entries, self._stops = state["root"], state["entries"], state["stops"]
+        self._forget()
+
+    @property
+    def samples(self) -> int:
+        return self._stops[-1]
+
+    def check(self, *, digests: bool) -> None:
+        """Every shard stands there in its full size, and has its digest; else a `FormatError`."""
+        for entry in self._entries:
+            path = self._root / shard_name(entry.sha256)
+            if not path.is_file():
+                raise FormatError("missing_file", "a shard of the version is missing", where=str(path), fix=_FIX)
+            size = path.stat().st_size
+            if size != entry.bytes:
+                what = f"the shard holds {size} bytes, not {entry.bytes}"
+                raise FormatError("truncated", what, where=str(path), fix=_FIX)
+            if digests and sha256_file(path) != entry.sha256:
+                what = "the shard does not have the digest in its name"
+                raise FormatError("digest_mismatch", what, where=str(path), fix=_FIX)
+
+    def tables(self) -> Iterator[tuple[int, IndexTable]]:
+        """The number of each shard's first sample, and its index."""
+        for number, stop in enumerate(self._stops):
+            yield stop - self._entries[number].samples, self._table(number)
+
+    def read(self, place: int) -> RawSample:
+        """The sample at `place`, `0 <= place < samples`."""
+        number = bisect_right(self._stops, place)
+        entry = self._entries[number]
+        row = place - self._stops[number] + entry.samples
+        table, mapped = self._table(number), self._bytes(number)
+        start, stop = table.starts[row], table.starts[row + 1]
+        names, which, offsets, sizes = table.extensions, table.which, table.offsets, table.sizes
+        members = {names[which[at]]: mapped[offsets[at] : offsets[at] + sizes[at]] for at in range(start, stop)}
+        return RawSample(shard_name(entry.sha256), table.keys[row], members)
+
+    def _table(self, number: int) -> IndexTable:
+        found = self._tables.get(number)
+        if found is None:
+            entry = self._entries[number]
+            path = self._root / index_name(entry.sha256)
+            data = path.read_bytes() if path.is_file() else b""
+            if sha256_bytes(data) != entry.index_sha256:
+                what = "the index is missing or does not have the digest that the manifest says"
+                raise FormatError("index_damaged", what, where=str(path), fix=_FIX)
+            found = self._tables[number] = IndexTable.parse(data, str(path))
+        return found
+
+    def _bytes(self, number: int) -> mmap.mmap:
+        found = self._mapped.get(number)
+        if found is None:
+            with self._lock:
+                while len(self._mapped) >= MAX_OPEN:
+                    self._mapped.pop(next(iter(self._mapped)))
+                with (self._root / shard_name(self._entries[number].sha256)).open("rb") as file:
+                    found = self._mapped[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return found
