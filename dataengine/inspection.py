@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from dataengine import plugins, timeline, video
+from dataengine.documents import spec_files
 from dataengine.episode import RawEpisode
 from dataengine.errors import BadInput, SpecError
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, get_format
+from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot, root_and_files
 
 
@@ -42,6 +44,7 @@ class Inspection:
     confidence: float
     evidence: list[str]
     others: list[str]
+    converters: list[str] = field(default_factory=list)
     found: int = 0
     read: int = 0
     steps: int = 0
@@ -84,6 +87,7 @@ def inspect(path: Path, *, format_name: str | None, limit: int, tell: Callable[[
     result = Inspection(
         str(path), best.format, best.confidence, list(best.evidence), [claim.format for claim in claims[1:]]
     )
+    result.converters = [name for name in spec_files("converters") if load_converter(name).format.name == best.format]
     _read(root, only, best, result, limit, tell)
     return result
 

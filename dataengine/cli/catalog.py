@@ -106,7 +106,6 @@ def _print_inspection(found: Inspection) -> None:
     if found.problems:
         rows = [(problem["at"], problem["reason"], problem["what"]) for problem in found.problems]
         print_table("problems", ("file or episode", "reason", "what"), rows)
-    typer.echo(
-        f"next: dataengine converters   (one with format {found.format}), then\n"
-        f"      dataengine ingest {found.path} --converter NAME --lake LAKE --dry-run"
-    )
+    shipped = ", ".join(found.converters) or "none"
+    typer.echo(f"shipped converters for {found.format}: {shipped} (or a YAML file of yours, see CONTRIBUTING.md)")
+    typer.echo(f"next: dataengine ingest {found.path} --converter NAME --lake LAKE --dry-run")

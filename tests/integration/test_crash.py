@@ -78,7 +78,7 @@ def undisturbed(
     return content(root / "M"), lake_digest(Lake(root / "L").heads())
 
 
-@pytest.mark.parametrize(("phase", "nth"), PHASES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("phase", "nth"), PHASES, ids=str)
 def test_a_killed_build_is_resumed_to_the_same_content(
     undisturbed: tuple[dict[str, str], str],
     small_recipe: Path,
