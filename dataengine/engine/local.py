@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -79,7 +81,14 @@ class LocalEngine:
 
 
 def _quiet_worker() -> None:
-    """An interrupt (Ctrl-C) is the driver's to handle; workers end when their pool does."""
-    import signal
-
+    """An interrupt (Ctrl-C) is the driver's to handle; a worker ends with its driver, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    """Waits for the driver; without this, workers of a driver that was killed would wait for tasks for ever."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)

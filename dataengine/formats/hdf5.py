@@ -10,9 +10,11 @@ A helper of formats, not a format.
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -21,10 +23,13 @@ from numpy.typing import NDArray
 from dataengine.errors import BadInput, DataEngineError, FormatError
 from dataengine.storage import SourceRoot
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_BYTES = 8 << 30
 MAX_DEPTH = 32
 MAX_ATTRIBUTE_BYTES = 16 << 20
+MAX_HEAP_BYTES = 1 << 30
+_HEAP = b"GCOL\x01\0\0\0"
+_HEAP_HEADER = _OBJECT_HEADER = 16
+_METADATA_READ = 1 << 16
 _SUSPECT_BYTES = 64 << 20
 _SUSPECT_RATIO = 1000
 _KNOWN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
@@ -44,7 +49,7 @@ def opened(root: SourceRoot, path: str) -> Iterator[h5py.File]:
     try:
         _forget_plugins()
         # a file object: HDF5 sees no name to lock, or to look for other files beside
-        with root.open(path) as handle, h5py.File(handle, "r") as file:
+        with root.open(path) as handle, h5py.File(_Watched(handle), "r") as file:
             yield file
     except BadInput as error:
         error.where = error.where or path
@@ -56,10 +61,53 @@ def opened(root: SourceRoot, path: str) -> Iterator[h5py.File]:
         raise FormatError("unreadable_file", f"{path} cannot be read as HDF5: {told}", where=path) from error
 
 
-def looks_like(root: SourceRoot, path: str) -> bool:
-    """Whether the file begins as HDF5 does (a user block before the signature is not looked for)."""
-    with root.open(path) as file:
-        return file.read(len(MAGIC)) == MAGIC
+class _Watched(io.RawIOBase):
+    """A source file whose heaps of strings are checked before HDF5 walks them.
+
+    One damaged size in such a heap (a global heap collection, HDF5 file format specification III.E) makes HDF5 2.0.0
+    walk in place for ever. They are recognised in small reads, as metadata are read; values are left alone.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._file.tell()
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        if len(data) <= _METADATA_READ:
+            place = data.find(_HEAP)
+            while place >= 0:
+                self._check_heap(start + place)
+                place = data.find(_HEAP, place + 1)
+        return len(data)
+
+    def _check_heap(self, start: int) -> None:
+        self._file.seek(start + len(_HEAP))
+        size = int.from_bytes(self._file.read(8), "little")
+        if not _HEAP_HEADER <= size <= MAX_HEAP_BYTES:
+            raise ValueError("a heap of strings has an impossible size")
+        heap = self._file.read(size - _HEAP_HEADER)
+        position = 0
+        while position + _OBJECT_HEADER <= len(heap):
+            number, length = struct.unpack_from("<H6xQ", heap, position)
+            step = length if number == 0 else _OBJECT_HEADER + (length + 7) // 8 * 8
+            if not 0 < step <= size - _HEAP_HEADER - position:
+                raise ValueError("a heap of strings is damaged")
+            position += step
 
 
 def _forget_plugins() -> None:

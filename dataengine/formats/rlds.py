@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from dataengine.documents import load_json
 from dataengine.episode import RawDigest, RawEpisode
 from dataengine.errors import BadInput, FormatError
+from dataengine.formats import fields
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, check_options, option_names
 from dataengine.formats.rlds_features import Leaf, assemble, leaves
 from dataengine.formats.tfrecord import Frame, frames, parse_example, read_frame
@@ -28,9 +29,10 @@ MAX_JSON_BYTES = 16 << 20
 MAX_LISTED = 10_000_000
 MAX_SHARDS = 100_000
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_SPLIT = re.compile(r"[A-Za-z0-9_.]+")
 _FIELDS = {
     "DATASET": r"(?P<dataset>[^/]+)",
-    "SPLIT": r"(?P<split>[A-Za-z0-9_.]+)",
+    "SPLIT": f"(?P<split>{_SPLIT.pattern})",
     "FILEFORMAT": r"tfrecord",
     "SHARD_X_OF_Y": r"(?P<shard>\d{5,8})-of-(?P<shards>\d{5,8})",
     "SHARD_INDEX": r"(?P<shard>\d{5,8})",
@@ -122,7 +124,7 @@ class RldsFormat:
             content.attributes["unread_features"] = content.unread
         digest = RawDigest()
         digest.add_bytes("record", payload)
-        digest.add_json("structure", [_described(leaf) for leaf in structure])
+        digest.add_bytes("structure", fields.canonical([_described(leaf) for leaf in structure], features))
         return RawEpisode(
             upstream_id=ref.upstream_id,
             files=files,
@@ -182,6 +184,8 @@ def _info(root: SourceRoot, folder: str) -> _Info:
     template = templates.pop()
     _file_pattern(template)
     lengths = {str(split.get("name")): _lengths(split.get("shardLengths", []), path) for split in splits}
+    if not all(_SPLIT.fullmatch(name) for name in lengths):
+        raise FormatError("bad_dataset_info", f"{path} has a split without a plain name", where=path)
     return _Info(lengths, template)
 
 

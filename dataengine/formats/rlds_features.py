@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dataengine import images
 from dataengine.episode import Media, images_media
 from dataengine.errors import BadInput, EpisodeError, FormatError
+from dataengine.formats import fields
 from dataengine.formats.tfrecord import Value
 
 Kind = Literal["numbers", "image", "text", "other"]
@@ -222,7 +223,7 @@ def _images(key: str, encoded: Sequence[memoryview]) -> Media:
 
 def _text(key: str, item: memoryview) -> str:
     try:
-        return bytes(item).decode()
+        return fields.as_text(bytes(item).decode(), key)
     except UnicodeDecodeError:
         raise EpisodeError("invalid_utf8", f"{key} holds text that is not UTF-8") from None
 

@@ -21,7 +21,7 @@ from dataengine import images
 from dataengine.documents import load_json, sha256_bytes
 from dataengine.episode import Media, RawDigest, RawEpisode, images_media
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
-from dataengine.formats import hdf5
+from dataengine.formats import fields, hdf5
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, check_options
 from dataengine.storage import SourceRoot
 
@@ -186,7 +186,9 @@ def _described(attributes: Mapping[str, Any], path: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in attributes.items():
         if name in _JSON and isinstance(value, str):
-            result[name] = load_json(value.encode(), f"{path}, attribute {name}")
+            where = f"{path}, attribute {name}"
+            result[name] = load_json(value.encode(), where)
+            fields.canonical(result[name], where)
         elif name == "model_file" and isinstance(value, str) and value.lstrip().startswith("<"):
             result["model_file_sha256"] = sha256_bytes(value.encode())
         else:

@@ -16,7 +16,7 @@ Indices = NDArray[np.int64]
 _Words = NDArray[np.uint64]
 _ROUNDS = 8
 _LEAST_HALF = 4  # a Feistel network over fewer bits reaches few permutations; cycle walking makes the rest up
-_BLOCK = 1 << 14
+_BLOCK = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,10 @@ class Schedule:
         return max(0, self.total - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.start, self.total):
-            own = np.arange(batch * self.batch_size, min((batch + 1) * self.batch_size, self._own))
-            yield self.order.take(self.rank + self.world * own).tolist()
+        size = self.batch_size
+        step = max(1, _BLOCK // size)
+        for first in range(self.start, self.total, step):  # numpy's cost per call is shared by `step` batches
+            last = min(first + step, self.total)
+            own = np.arange(first * size, min(last * size, self._own))
+            places = self.order.take(self.rank + self.world * own).tolist()
+            yield from (places[at : at + size] for at in range(0, len(places), size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,24 @@ def _filler() -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Table:
-    """By channel [256]: a value `a` becomes `(a - centre) / half`, clipped. half 0: constant; NaN: no statistics."""
+    """By channel: a value `a` becomes `(a - centre) / half`, clipped. half 0: constant; NaN: no statistics."""
 
     centre: NDArray[np.float64]
     half: NDArray[np.float64]
     clip: NDArray[np.float64]
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.half)
+
+    @cached_property
+    def complete(self) -> bool:
+        return bool(self.known.all())
+
+    @cached_property
+    def divisor(self) -> NDArray[np.float64]:
+        """Constants are divided by infinity: forward gives 0."""
+        return np.where(self.half > 0, self.half, np.inf)
 
 
 class Normalizer:
@@ -40,6 +53,7 @@ class Normalizer:
 
     def __init__(self, groups: Mapping[str, Mapping[str, Mapping[str, _Table]]]) -> None:
         self._groups = groups
+        self._picked: dict[tuple[object, ...], _Table] = {}  # few layouts, asked for again with every batch
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Normalizer:
@@ -85,10 +99,10 @@ class Normalizer:
             SpecError: the document holds no statistics for this; it says what it holds.
         """
         table = self._pick(key_parts, side, representation, channels)
-        self._check_known(table, mask.any(axis=tuple(range(mask.ndim - 1))), channels, key_parts)
-        half = np.where(table.half > 0, table.half, np.inf)
+        self._check_known(table, mask, channels, key_parts)
         with np.errstate(invalid="ignore"):
-            result = np.clip((values.astype(np.float64) - table.centre) / half, -table.clip, table.clip)
+            scaled = (values.astype(np.float64) - table.centre) / table.divisor
+            result = np.minimum(np.maximum(scaled, -table.clip), table.clip)
         return np.where(mask, result, 0.0).astype(values.dtype)
 
     def inverse(
@@ -107,8 +121,8 @@ class Normalizer:
         """
         table = self._pick(key_parts, side, representation, channels)
         if mask is None:
-            mask = np.broadcast_to(~np.isnan(table.half), values.shape)
-        self._check_known(table, mask.any(axis=tuple(range(mask.ndim - 1))), channels, key_parts)
+            mask = np.broadcast_to(table.known, values.shape)
+        self._check_known(table, mask, channels, key_parts)
         with np.errstate(invalid="ignore", over="ignore"):
             result = table.centre + table.half * values.astype(np.float64)
             return np.where(mask, result, _filler()[channels]).astype(values.dtype)
@@ -117,6 +131,15 @@ class Normalizer:
         self, key_parts: tuple[str, str, str], side: str, representation: str, channels: NDArray[np.int16]
     ) -> _Table:
         """The tables of a group at `channels`; native channels from the converter's own group."""
+        asked = (key_parts, side, representation, channels.tobytes())
+        table = self._picked.get(asked)
+        if table is None:
+            table = self._picked[asked] = self._gathered(key_parts, side, representation, channels)
+        return table
+
+    def _gathered(
+        self, key_parts: tuple[str, str, str], side: str, representation: str, channels: NDArray[np.int16]
+    ) -> _Table:
         slot = unified().slot("native")
         native = (channels >= slot.start) & (channels < slot.stop)
         parts = [np.full((3, len(channels)), np.nan)]
@@ -147,9 +170,11 @@ class Normalizer:
 
     @staticmethod
     def _check_known(
-        table: _Table, used: NDArray[np.bool_], channels: NDArray[np.int16], key_parts: tuple[str, str, str]
+        table: _Table, mask: NDArray[np.bool_], channels: NDArray[np.int16], key_parts: tuple[str, str, str]
     ) -> None:
-        unknown = np.flatnonzero(used & np.isnan(table.half))
+        if table.complete:
+            return
+        unknown = np.flatnonzero(mask.any(axis=tuple(range(mask.ndim - 1))) & ~table.known)
         if unknown.size:
             channel = int(channels[unknown[0]])
             raise SpecError(

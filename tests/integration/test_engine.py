@@ -1,0 +1,79 @@
+"""The local engine: results by index, errors raised, a task that kills its worker told from the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataengine.engine.local import LocalEngine
+from dataengine.errors import StorageError
+
+
+def double(task: dict[str, Any]) -> dict[str, Any]:
+    if task["number"] == task.get("poison"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task["number"] == task.get("bad"):
+        raise StorageError("no", where="task", fix="none")
+    return {"twice": task["number"] * 2, "worker": os.getpid()}
+
+
+@pytest.fixture
+def engine() -> Iterator[LocalEngine]:
+    made = LocalEngine(2)
+    yield made
+    made.close()
+
+
+def test_results_carry_their_index(engine: LocalEngine) -> None:
+    found = dict(engine.run(double, [{"number": number} for number in range(9)]))
+    assert {index: result["twice"] for index, result in found.items() if result} == {n: 2 * n for n in range(9)}
+    again = dict(engine.run(double, [{"number": 1}]))
+    assert {r["worker"] for r in again.values() if r} <= {r["worker"] for r in found.values() if r}, "a new pool"
+
+
+def test_an_error_of_a_task_is_raised_as_it_is(engine: LocalEngine) -> None:
+    with pytest.raises(StorageError) as caught:
+        list(engine.run(double, [{"number": number, "bad": 2} for number in range(4)]))
+    assert (caught.value.what, caught.value.where, caught.value.fix) == ("no", "task", "none")
+
+
+def test_a_task_that_kills_its_worker_is_given_up_alone(engine: LocalEngine) -> None:
+    found = dict(engine.run(double, [{"number": number, "poison": 3} for number in range(8)]))
+    assert [index for index, result in found.items() if result is None] == [3]
+    assert sorted(found) == list(range(8))
+
+
+def test_workers_end_when_their_driver_is_killed() -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from dataengine.engine.local import LocalEngine\n"
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    engine = LocalEngine(2)\n"
+        "    list(engine.run(len, [{}, {}, {}]))\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
