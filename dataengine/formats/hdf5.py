@@ -70,7 +70,7 @@ class _Watched(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
-        self._file = file
+        self._file: Any = file
 
     def readable(self) -> bool:
         return True
@@ -79,21 +79,21 @@ class _Watched(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
+        return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        return self._file.tell()
+        return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:
         start = self._file.tell()
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        if len(data) <= _METADATA_READ:
+        count = int(self._file.readinto(buffer))
+        if count <= _METADATA_READ:
+            data = bytes(buffer[:count])
             place = data.find(_HEAP)
             while place >= 0:
                 self._check_heap(start + place)
                 place = data.find(_HEAP, place + 1)
-        return len(data)
+        return count
 
     def _check_heap(self, start: int) -> None:
         self._file.seek(start + len(_HEAP))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
@@ -29,6 +31,7 @@ from dataengine.transforms.representation import (
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Channels = NDArray[np.int16]
+Runs = tuple[tuple[slice, slice], ...]  # columns of the compact form, and the unified channels they are
 _POSE_SLOTS = frozenset(key for pair in POSES for key in pair)
 
 
@@ -41,6 +44,14 @@ class Layout:
     action: Channels
     native_same: frozenset[int]
     other_frames: tuple[str, ...]  # pose slots whose action stands in another frame than the state
+
+    @cached_property
+    def state_runs(self) -> Runs:
+        return _runs(self.state)
+
+    @cached_property
+    def action_runs(self) -> Runs:
+        return _runs(self.action)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Layout:
@@ -59,6 +70,21 @@ def _channels(given: list[int]) -> Channels:
     if channels.size and (channels[0] < 0 or channels[-1] >= WIDTH or (np.diff(channels) <= 0).any()):
         raise SchemaError(f"channels {given} do not rise within 0..{WIDTH - 1}")
     return channels.astype(np.int16)
+
+
+def _runs(channels: Channels) -> Runs:
+    """Copying a few slices is several times faster than scattering by an index array."""
+    edges = [0, *(np.flatnonzero(np.diff(channels) > 1) + 1).tolist(), len(channels)]
+    spans = [(a, b) for a, b in pairwise(edges) if a < b]
+    return tuple((slice(a, b), slice(int(channels[a]), int(channels[a]) + b - a)) for a, b in spans)
+
+
+def wide(values: NDArray[Any], runs: Runs) -> NDArray[Any]:
+    """Compact [..., c] scattered to [..., 256]; the rest is 0."""
+    result = np.zeros((*values.shape[:-1], WIDTH), values.dtype)
+    for compact, unified_slice in runs:
+        result[..., unified_slice] = values[..., compact]
+    return result
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataengine.loader.codec import Codec, make_codec
 from dataengine.loader.decode import Decoder, parse_facts
 from dataengine.loader.examples import TORCH_FIX, Batch, Example, Kind, collate
 from dataengine.loader.order import Permutation, Schedule
-from dataengine.loader.shards import Shards
+from dataengine.loader.shards import Shards, view_of
 from dataengine.mixture.store import MixtureStore, split_address
 from dataengine.schema import WIDTH
 
@@ -72,7 +72,8 @@ class MixtureDataset:
 
     def examples(self, places: Sequence[int]) -> list[Example]:
         """The samples at `places`, decoded together: several times faster than one by one."""
-        return self._decoder.decode([self._shards.read(self._place(place)) for place in places])
+        views = self._decoder.views
+        return self._decoder.decode([self._shards.read(self._place(place), views) for place in places])
 
     def raw(self, place: int) -> dict[str, bytes]:
         """A sample's members as they lie in the shard, by extension: `json`, `action.npy`, `head.jpg`, ..."""
@@ -225,7 +226,7 @@ def _views(shards: Shards, views: Sequence[str] | None) -> tuple[str, ...] | Non
         return None
     there: set[str] = set()
     for _, table in shards.tables():
-        there |= {name.partition(".")[0] for name in table.extensions if name.endswith((".jpg", ".png"))}
+        there |= {view for extension in table.extensions if (view := view_of(extension)) is not None}
         if there.issuperset(views):
             return tuple(views)
     raise unknown_name("view", next(view for view in views if view not in there), there)

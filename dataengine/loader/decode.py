@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from dataengine import images
 from dataengine.errors import EpisodeError, FormatError
-from dataengine.loader.codec import Channels, Codec, Layout, Numbers
+from dataengine.loader.codec import Channels, Codec, Layout, Numbers, wide
 from dataengine.loader.examples import Bools, Example, Pixels
 from dataengine.loader.npy import parse_npy
-from dataengine.loader.shards import RawSample
+from dataengine.loader.shards import IMAGES, RawSample
 from dataengine.schema import WIDTH
 
-_IMAGES = frozenset({"jpg", "png"})
 _FLOAT, _FLAG = "<f4", "|u1"
 _Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Window:
+class _Window(NamedTuple):
     """A window's place in the request, its facts, and its arrays as bytes: state, mask, action, mask, is_pad."""
 
     place: int
@@ -66,10 +63,10 @@ class Decoder:
             for window in windows if len(windows) > 1 else ():
                 self._windows(layout, state, action, [window])  # raises for the one that is damaged
             raise FormatError(error.reason, error.what, where=windows[0].raw.where) from None
-        states, state_masks = _wide(ready.state, layout.state), _wide(ready.state_mask, layout.state)
-        actions, action_masks = _wide(ready.action, layout.action), _wide(ready.action_mask, layout.action)
+        states, state_masks = wide(ready.state, layout.state_runs), wide(ready.state_mask, layout.state_runs)
+        actions, action_masks = wide(ready.action, layout.action_runs), wide(ready.action_mask, layout.action_runs)
         now_mask = numbers.state_mask[:, -1]
-        present = _wide(np.where(now_mask, numbers.state[:, -1], np.float32(0)), layout.state)
+        present = wide(np.where(now_mask, numbers.state[:, -1], np.float32(0)), layout.state_runs)
         return {
             window.place: Example(
                 key=window.raw.key,
@@ -91,9 +88,9 @@ class Decoder:
     def _images(self, raw: RawSample) -> dict[str, Pixels]:
         result = {}
         for extension, data in raw.members.items():
-            name, _, suffix = extension.rpartition(".")
-            if suffix not in _IMAGES or (self.views is not None and name.partition(".")[0] not in self.views):
+            if not extension.endswith(IMAGES):
                 continue
+            name = extension.rpartition(".")[0]
             try:
                 pixels = images.decode(data)
             except EpisodeError as error:
@@ -187,10 +184,3 @@ def _numbers(state: _Shape, action: _Shape, windows: list[_Window]) -> tuple[Num
 
 def _flags(data: bytes, shape: _Shape) -> Bools:
     return np.frombuffer(data, np.uint8).reshape(shape).astype(np.bool_)
-
-
-def _wide(values: NDArray[Any], channels: Channels) -> NDArray[Any]:
-    """[..., c] scattered to [..., 256]; the rest is 0."""
-    result = np.zeros((*values.shape[:-1], WIDTH), values.dtype)
-    result[..., channels] = values
-    return result

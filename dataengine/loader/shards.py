@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import mmap
+import re
 import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -23,6 +25,8 @@ from dataengine.specs.records import ShardEntry
 from dataengine.storage import sha256_file
 
 MAX_OPEN = 256  # a mapping holds a file descriptor; a usual limit is 1024
+IMAGES = (".jpg", ".png")
+_ITEM_MEDIA = re.compile(r"^image\d+$")
 _FIX = "run `dataengine verify`, then build again"
 
 
@@ -64,8 +68,18 @@ class IndexTable:
         return np.bincount(owner[rows], minlength=len(self.keys)) > 0
 
 
-@dataclass(frozen=True)
-class RawSample:
+def view_of(extension: str) -> str | None:
+    """The camera view an image member shows; None for an item's media (`image0.jpg`) and for all that is no image."""
+    name = extension.partition(".")[0]
+    return name if extension.endswith(IMAGES) and not _ITEM_MEDIA.match(name) else None
+
+
+@lru_cache(maxsize=1024)
+def _other_views(extensions: tuple[str, ...], views: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(extension for extension in extensions if view_of(extension) not in (None, *views))
+
+
+class RawSample(NamedTuple):
     """A sample as it lies in its shard: members by extension."""
 
     shard: str
@@ -121,15 +135,20 @@ class Shards:
         for number, stop in enumerate(self._stops):
             yield stop - self._entries[number].samples, self._table(number)
 
-    def read(self, place: int) -> RawSample:
-        """The sample at `place`, `0 <= place < samples`."""
+    def read(self, place: int, views: tuple[str, ...] | None = None) -> RawSample:
+        """The sample at `place`, `0 <= place < samples`; with `views`, without the images of other views."""
         number = bisect_right(self._stops, place)
         entry = self._entries[number]
         row = place - self._stops[number] + entry.samples
         table, mapped = self._table(number), self._bytes(number)
         start, stop = table.starts[row], table.starts[row + 1]
         names, which, offsets, sizes = table.extensions, table.which, table.offsets, table.sizes
-        members = {names[which[at]]: mapped[offsets[at] : offsets[at] + sizes[at]] for at in range(start, stop)}
+        leave = _other_views(names, views) if views is not None else ()
+        members = {
+            name: mapped[offsets[at] : offsets[at] + sizes[at]]
+            for at in range(start, stop)
+            if (name := names[which[at]]) not in leave
+        }
         return RawSample(shard_name(entry.sha256), table.keys[row], members)
 
     def _table(self, number: int) -> IndexTable:

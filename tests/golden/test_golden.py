@@ -39,12 +39,12 @@ EPISODES = 3
 def told(data: Path, name: str) -> list[dict[str, Any]]:
     conversion = Conversion.load(name)
     spec = conversion.converter
-    format, root = get_format(spec.format.name), SourceRoot(data / SOURCES[name])
-    refs = [entry for entry in format.scan(root, None, spec.format.options) if isinstance(entry, EpisodeRef)]
+    reader, root = get_format(spec.format.name), SourceRoot(data / SOURCES[name])
+    refs = [entry for entry in reader.scan(root, None, spec.format.options) if isinstance(entry, EpisodeRef)]
     found: list[dict[str, Any]] = []
     for ref in refs[:EPISODES]:
         try:
-            raw = format.read(root, ref)
+            raw = reader.read(root, ref)
             episode = convert(raw, conversion)
         except BadInput as error:
             found.append({"upstream_id": ref.upstream_id, "reason": error.reason})

@@ -50,7 +50,8 @@ def publishing(self, name):
     return result
 
 lake.Lake._append_media, lake.Lake._merge, storage.StagedFile.publish = appending, merging, publishing
-api.build(sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]), engine="local", workers=1, parameters={"data": sys.argv[6]})
+lake_path, out = Path(sys.argv[4]), Path(sys.argv[5])
+api.build(sys.argv[3], lake_path, out, engine="local", workers=1, parameters={"data": sys.argv[6]})
 """
 PHASES = [
     ("before_media", 1),
