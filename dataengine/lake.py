@@ -65,6 +65,12 @@ class Lake:
             path.mkdir(parents=True, exist_ok=True)
             _create(path / "media.lance", MEDIA)
             _create(path / "episodes.lance", EPISODES)
+        for dataset, schema in ((self._episodes(), EPISODES), (self._media(), MEDIA)):
+            if dataset.schema.names != schema.names:
+                raise StorageError(
+                    f"the lake at {path} has the columns of another version of dataengine",
+                    fix="ingest the sources into a new lake",
+                )
 
     def _episodes(self, version: int | None = None) -> Any:
         return lance.dataset(str(self.path / "episodes.lance"), version=version)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataengine.testing.lerobot_writer import FixtureEpisode, write_lerobot
+from dataengine.fixtures.lerobot_writer import FixtureEpisode, write_lerobot
 
 REPO = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DATAENGINE_DATA", REPO.parent / "shared" / "data"))

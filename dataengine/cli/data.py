@@ -190,6 +190,7 @@ def _build_document(outcome: BuildOutcome) -> dict[str, object]:
         "tasks_cached": report.tasks_cached,
         "drops": dict(manifest.drops) if manifest else {},
         "bad_input": manifest.bad_input if manifest else 0,
+        "relaxed": report.relaxed,
         "ingests": [_ingest_document(entry, dry_run=False) for entry in outcome.ingests],
     }
 
@@ -211,6 +212,9 @@ def _print_build(outcome: BuildOutcome, out: Path) -> None:
     print_table(f"{manifest.name}@{report.version}", names, rows)
     if manifest.drops:
         print_table("drops", ("reason", "episodes"), list(manifest.drops.items()))
+    for converter, reasons in report.relaxed.items():
+        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        typer.echo(f"a relaxed `require` lets in from {converter}: {told}")
     state = "built" if report.created else "already built"
     typer.echo(
         f"{state}: version {report.version}, {manifest.samples:,} samples in {len(manifest.shards)} shards;"

@@ -58,17 +58,19 @@ class RobomimicFormat:
     ) -> Iterator[EpisodeRef | ScanProblem]:
         """Every demo of every HDF5 file below the root that holds `data/demo_*`, in file and number order.
 
-        Option `filter_key`: only the demos that `mask/<filter_key>` lists. A file that is no readable HDF5 is a
-        `ScanProblem`; in a folder, HDF5 files of another structure are passed over.
+        Option `filter_key`: only the demos that `mask/<filter_key>` lists. Option `env`: the environment whose state
+        layout the converter knows; a file of another one is a `ScanProblem` `other_environment`, as is one that is no
+        readable HDF5 (`unreadable_file`). In a folder, HDF5 files of another structure are passed over.
         """
-        check_options(options, ("filter_key",), self.name)
-        key = options.get("filter_key")
-        if key is not None and not isinstance(key, str):
-            raise SpecError("the option `filter_key` is a name", where="format robomimic", fix="for example train")
+        check_options(options, ("filter_key", "env"), self.name)
+        key, env = _name(options, "filter_key"), _name(options, "env")
         for path in _files(root, only):
             try:
                 with hdf5.opened(root, path) as file:
                     demos = _demos(file)
+                    if demos and env is not None and _environment(file, path) != env:
+                        what = f"{path} was recorded in {_environment(file, path)}, the converter reads {env}"
+                        raise FormatError("other_environment", what, where=path)
                     entries = list(_entries(file, path, demos, key)) if demos else []
                 if not demos and only is not None:
                     raise FormatError("missing_key", f"{path} holds no data/demo_<k>", where=path)
@@ -98,6 +100,22 @@ class RobomimicFormat:
             media=media,
             attributes=attributes,
         )
+
+
+def _name(options: Mapping[str, Any], option: str) -> str | None:
+    value = options.get(option)
+    if value is not None and not isinstance(value, str):
+        raise SpecError(f"the option `{option}` is a name, not {value!r}", where="format robomimic")
+    return value
+
+
+def _environment(file: h5py.File, path: str) -> str | None:
+    """The environment a file was recorded in: robosuite's `env`, or `env_name` of robomimic's `env_args`."""
+    shared = _described(hdf5.attributes(file["data"])[0], path)
+    named = shared.get("env")
+    if named is None and isinstance(shared.get("env_args"), dict):
+        named = shared["env_args"].get("env_name")
+    return named if isinstance(named, str) else None
 
 
 def _files(root: SourceRoot, only: str | None) -> list[str]:

@@ -43,6 +43,7 @@ class BuildReport:
     tasks_executed: int = 0
     tasks_cached: int = 0
     bad_input: list[LedgerRow] = field(default_factory=list)
+    relaxed: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,18 @@ def commit(
         manifest_sha256=sha,
         tasks=len(planned.tasks),
         bad_input=[row for row in ledger if row.bad_input and not row.accepted],
+        relaxed=_relaxed(inputs, planned),
     )
+
+
+def _relaxed(inputs: Inputs, planned: Planned) -> dict[str, dict[str, int]]:
+    """Kept episodes by converter that the default requirement would have dropped, by its reason."""
+    found: dict[str, dict[str, int]] = {}
+    for uid, verdict in sorted(planned.verdicts.items()):
+        if verdict.relaxed:
+            counts = found.setdefault(inputs.heads[uid].converter, {})
+            counts[verdict.relaxed] = counts.get(verdict.relaxed, 0) + 1
+    return dict(sorted(found.items()))
 
 
 def _check_on_disk(store: MixtureStore, record: TaskRecord) -> None:

@@ -31,15 +31,19 @@ from dataengine.shards.samples import (
 from dataengine.shards.tar import Sample, TarWriter
 from dataengine.specs.recipe import Recipe, RecipeSource
 from dataengine.specs.records import TaskRecord, UnitInput
-from dataengine.transforms.quality import Drop, non_finite, recipe_filters
+from dataengine.transforms.quality import Drop, Require, non_finite, recipe_filters
 
+DEFAULT_REQUIRE = Require(("view", "language"))
 JSON_BYTES = 3072
 JPEG_BYTES_PER_PIXEL = 0.25
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the survey found of one episode. `bad_input` tells unusable data from a filter's choice."""
+    """What the survey found of one episode. `bad_input` tells unusable data from a filter's choice.
+
+    `relaxed` is the reason for which the default requirement (a view and a language) would have dropped a kept one.
+    """
 
     uid: str
     split: str
@@ -48,6 +52,7 @@ class Verdict:
     drop: Drop | None = None
     step: str = ""
     bad_input: bool = False
+    relaxed: str = ""
 
 
 def split_of(head: Head, source: RecipeSource, recipe: Recipe) -> str:
@@ -84,7 +89,10 @@ def _judge(episode: Episode, head: Head, source: RecipeSource, recipe: Recipe) -
         if drop is not None:
             return Verdict(head.uid, split, windows, size, drop, step.name)
     drop = non_finite(episode.state, "state") or non_finite(episode.action, "action")
-    return Verdict(head.uid, split, windows, size, drop, "engine" if drop else "", bad_input=drop is not None)
+    if drop is not None:
+        return Verdict(head.uid, split, windows, size, drop, "engine", bad_input=True)
+    usual = DEFAULT_REQUIRE.verdict(episode)
+    return Verdict(head.uid, split, windows, size, relaxed=usual.reason if usual is not None else "")
 
 
 def _count(statistics: Statistics, episode: Episode, recipe: Recipe, source: RecipeSource) -> None:

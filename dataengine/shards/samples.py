@@ -260,38 +260,44 @@ def target_size(spec: ImageSpec, height: int, width: int) -> tuple[int, int]:
 
 
 def body_phrase(card: Card) -> str:
-    """The body in the prompt's words, out of the card: arms, waist, mobile base."""
+    """The body in the prompt's words, out of the card: `{arms}[, waist][, and mobile base]`."""
     parts = {0: [], 1: ["a single arm"], 2: ["dual arms"]}[len(card.arms)]
-    parts = [*parts, *(["waist"] if card.waist else []), *(["mobile base"] if card.mobile_base else [])]
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    parts = [*parts, *(["waist"] if card.waist else [])]
+    if card.mobile_base:
+        parts.append("and mobile base" if parts else "mobile base")
+    return ", ".join(parts)
 
 
 def prompt_text(fields: Mapping[str, Any]) -> str | None:
-    """The prompt in Qwen-VLA's form; None where there is no instruction."""
-    if fields["instruction"] is None:
+    """The prompt in Qwen-VLA's form, ending as a sentence; None where there is no instruction."""
+    instruction = fields["instruction"]
+    if instruction is None:
         return None
     body = f" with {fields['body']}" if fields["body"] else ""
+    end = "" if instruction.endswith((".", "!", "?")) else "."
     return (
         f"The robot is {fields['robot_tag']}{body}. The control frequency is {fields['hz']:g} Hz. Please predict the"
-        f" next {fields['chunk']} control actions to execute the following task: {fields['instruction']}"
+        f" next {fields['chunk']} control actions to execute the following task: {instruction}{end}"
     )
 
 
 def _padded(slots: SlotArray | None, horizon: int, side: str) -> SlotArray | None:
-    """The array with `horizon` rows of masked padding behind it: targets hold, commands are 0."""
+    """The array with `horizon` rows of masked padding behind it: targets hold, commands are 0.
+
+    A target holds from its last valid row on, so also in the last row of a next-state label, which has no target.
+    """
     if slots is None:
         return None
     rows, width = slots.values.shape
     last = rows - 1 - np.argmax(slots.mask[::-1], axis=0)
-    tail = np.where(slots.mask.any(axis=0), slots.values[last, np.arange(width)], slots.values[-1])
+    tail = slots.values[last, np.arange(width)]
     for column, channel in enumerate(slots.channels):
         if unified().slot_at(int(channel)).pad == "zero":
             tail[column] = 0.0
     if not np.isfinite(tail).all():
         raise SchemaError(f"{side}: padding would repeat a value that is not finite")
-    values = np.concatenate([slots.values, np.broadcast_to(tail, (horizon, width))]).astype(np.float32)
+    kept = np.where(np.arange(rows)[:, None] > last, tail, slots.values)
+    values = np.concatenate([kept, np.broadcast_to(tail, (horizon, width))]).astype(np.float32)
     mask = np.concatenate([slots.mask, np.zeros((horizon, width), np.bool_)])
     return SlotArray(slots.channels, values, mask)
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from dataengine.fixtures.vl_writer import write_squares
 from dataengine.testing.formats import FormatConformance
-from dataengine.testing.vl_writer import write_squares
 
 
 class TestConversation(FormatConformance):

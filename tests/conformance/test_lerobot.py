@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from dataengine.fixtures.lerobot_writer import FixtureEpisode, numbered_frames, write_lerobot
 from dataengine.testing.formats import FormatConformance
-from dataengine.testing.lerobot_writer import FixtureEpisode, numbered_frames, write_lerobot
 
 
 class TestV21(FormatConformance):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dataengine import images
+from dataengine.fixtures.rlds_writer import RldsEpisode, write_rlds
 from dataengine.testing.formats import FormatConformance
-from dataengine.testing.rlds_writer import RldsEpisode, write_rlds
 
 
 class TestBridge(FormatConformance):

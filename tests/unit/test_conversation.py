@@ -10,10 +10,10 @@ import pytest
 from dataengine import images, video
 from dataengine.convert import Conversion, convert
 from dataengine.errors import BadInput, SpecError
+from dataengine.fixtures.vl_writer import COLOURS, row, square, write_rows, write_squares
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
-from dataengine.testing.vl_writer import COLOURS, row, square, write_rows, write_squares
 
 JPEG = images.encode(square("red", left=True))
 PNG = images.encode(square("blue", left=False), "png")

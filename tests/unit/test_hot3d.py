@@ -9,11 +9,11 @@ import pytest
 
 from dataengine.convert import Conversion, convert
 from dataengine.errors import BadInput, EpisodeError, SpecError
+from dataengine.fixtures.hot3d_writer import FRAME_NS, timestamps, wrist, write_recording
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.formats.hot3d import HEADSET, MANO, METADATA, OBJECTS, UMETRACK
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
-from dataengine.testing.hot3d_writer import FRAME_NS, timestamps, wrist, write_recording
 
 MASK = "masks/mask_hand_pose_available.csv"
 

@@ -17,11 +17,11 @@ from dataengine import images
 from dataengine.convert import Conversion, convert
 from dataengine.episode import Episode, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
+from dataengine.fixtures.lerobot_writer import FixtureEpisode, numbered_frames, write_lerobot
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.formats.lerobot_meta import PathTemplate
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
-from dataengine.testing.lerobot_writer import FixtureEpisode, numbered_frames, write_lerobot
 
 CAMERA = "observation.image"
 LENGTHS = (17, 25, 9)

@@ -14,10 +14,10 @@ from dataengine import video
 from dataengine.convert import Conversion, convert
 from dataengine.episode import Episode, Media, RawEpisode
 from dataengine.errors import BadInput, SpecError
+from dataengine.fixtures.lerobot_writer import FixtureEpisode, frame_number, numbered_frames, write_lerobot
 from dataengine.formats.base import EpisodeRef, get_format
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
-from dataengine.testing.lerobot_writer import FixtureEpisode, frame_number, numbered_frames, write_lerobot
 
 CAMERA = "observation.image"
 LENGTHS = (37, 25, 41)

@@ -15,12 +15,12 @@ from dataengine import images
 from dataengine.convert import Conversion, convert
 from dataengine.episode import RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
+from dataengine.fixtures.rlds_writer import RldsEpisode, encode_example, encode_feature, frame, write_rlds
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.formats.rlds_features import assemble, leaves
 from dataengine.formats.tfrecord import MAX_RECORD_BYTES, masked_crc, parse_example
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
-from dataengine.testing.rlds_writer import RldsEpisode, encode_example, encode_feature, frame, write_rlds
 
 ROWS = 4
 FILE = "toy/1.0.0/toy-train.tfrecord-00000-of-00001"

@@ -15,10 +15,10 @@ from dataengine import images
 from dataengine.convert import Conversion, convert
 from dataengine.episode import Episode, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
+from dataengine.fixtures.robosuite_writer import RobosuiteDemo, lift_states, write_robosuite
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
-from dataengine.testing.robosuite_writer import RobosuiteDemo, lift_states, write_robosuite
 
 ROWS = 12
 
@@ -385,7 +385,16 @@ def test_a_filter_key(pictures: Path) -> None:
     assert problems(pictures, filter_key="none") == [("file", "image.hdf5", "missing_key")]
 
 
-@pytest.mark.parametrize("options", [{"filter": "train"}, {"filter_key": ["train"]}])
+def test_another_environment_is_not_read_by_this_converters_columns(folder: Path, pictures: Path) -> None:
+    write_robosuite(folder / "stack.hdf5", [demo(4)], env="Stack")
+    lift = [f"lift/demo.hdf5#demo_{k}" for k in (1, 2, 3)]
+    told = [entry for entry in problems(folder, env="Lift") if entry[1] == "stack.hdf5"]
+    assert told == [("file", "stack.hdf5", "other_environment")]
+    assert ids(folder, env="Lift") == [*(f"image.hdf5#demo_{k}" for k in range(3)), *lift]
+    assert ids(folder, env="Stack") == ["stack.hdf5#demo_1"]
+
+
+@pytest.mark.parametrize("options", [{"filter": "train"}, {"filter_key": ["train"]}, {"env": 3}])
 def test_wrong_options(pictures: Path, options: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         scan(pictures, **options)

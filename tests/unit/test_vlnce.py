@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dataengine.errors import EpisodeError, SpecError
+from dataengine.fixtures import vlnce_writer
+from dataengine.fixtures.vlnce_writer import FORWARD, LEFT, STOP
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.storage import SourceRoot
-from dataengine.testing import vlnce_writer
-from dataengine.testing.vlnce_writer import FORWARD, LEFT, STOP
 
 ACTIONS = [FORWARD, LEFT, FORWARD, STOP]
 
