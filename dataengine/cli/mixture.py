@@ -155,7 +155,26 @@ def demo(
     if json:
         print_json(found.document())
     else:
-        for line in found.lines():
-            typer.echo(line)
+        _print_demo(found.document())
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _print_demo(found: dict[str, Any]) -> None:
+    typer.echo(f"five small data sets, drawn here and written as their own tools write them, below {found['out']}\n")
+    names = ("family", "shows", "layout", "episodes_in", "episodes_kept", "episodes_dropped", "samples")
+    print_table(found["mixture"], names, [[source[name] for name in names] for source in found["sources"]])
+    planted = found["planted"]
+    typer.echo(f"planted  {planted['source_id']} {planted['upstream_id']}: {planted['story']}")
+    for row in found["caught"]:
+        typer.echo(f"caught   {row['source_id']} {row['upstream_id']}: {row['reason']}: {row['evidence']}")
+    typer.echo("")
+    for check in found["checks"]:
+        typer.echo(f"  {'ok ' if check['ok'] else 'NOT'}  {check['name']}: {check['what']}")
+    spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in found["seconds"].items())
+    typer.echo(
+        f"\n{found['samples']:,} samples in {found['shards']} shards, {found['bytes'] / 1e6:.1f} MB, built with"
+        f" {found['engine']} in {sum(found['seconds'].values()):.1f} s ({spent})\n\nnext:"
+    )
+    for step in found["next"]:
+        typer.echo(f"  # {step['shows']}\n  {step['command']}")

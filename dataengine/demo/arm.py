@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dataengine import images
 from dataengine.demo.drawing import Camera, Colour, Solid, bar, box, upright
-from dataengine.fixtures.rlds_writer import RldsEpisode
+from dataengine.fixtures.rlds_writer import Column, RldsEpisode
 
 SIZE = (128, 128)
 CUBE_M = 0.034
@@ -107,11 +107,11 @@ def episodes() -> list[RldsEpisode]:
     for number, task in enumerate(TASKS):
         motion = move(task)
         pictures = [[images.encode(camera.picture(*scene)) for scene in scenes(task, motion)] for camera in CAMERAS]
-        steps = {
+        steps: dict[str, Column] = {
             "observation/state": motion.state,
             "action": motion.action,
             "language_instruction": [task.text] * len(motion.state),
-            "reward": np.float32(np.arange(len(motion.state)) == len(motion.state) - 1),
+            "reward": (np.arange(len(motion.state)) == len(motion.state) - 1).astype(np.float32),
             "discount": np.ones(len(motion.state), np.float32),
             **{f"observation/image_{camera}": shown for camera, shown in enumerate(pictures)},
         }
@@ -167,7 +167,7 @@ def _cube(task: Task, state: Rows) -> tuple[NDArray[np.float64], NDArray[np.floa
 def _arm(row: NDArray[np.float64]) -> Solid:
     """The arm at a state row: two links in the vertical plane through the tool, the hand pointing down."""
     tool, turn = row[:3], about_z(float(row[5]))
-    wrist = tool + [0.0, 0.0, 0.10]
+    wrist = tool + np.array([0.0, 0.0, 0.10])
     shoulder = np.array([0.0, 0.0, 0.14])
     reach = wrist - shoulder
     distance, link = float(np.linalg.norm(reach)), 0.27
@@ -179,7 +179,7 @@ def _arm(row: NDArray[np.float64]) -> Solid:
         *upright([(0.05, 0.0), (0.045, 0.14)], (0.0, 0.0, 0.0), _JOINT, sides=12),
         *bar(shoulder, elbow, 0.036, _METAL),
         *bar(elbow, wrist, 0.030, _METAL),
-        *box(wrist + [0, 0, -0.02], (0.03, 0.09, 0.03), _JOINT, turn),
+        *box(wrist - np.array([0, 0, 0.02]), (0.03, 0.09, 0.03), _JOINT, turn),
     ]
     for side in (-1.0, 1.0):
         middle = tool + turn @ np.array([0.0, side * finger, 0.032])

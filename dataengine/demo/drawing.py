@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +41,7 @@ class Canvas:
         turn = 1.0 if (x0 * y1 - x1 * y0).sum() >= 0 else -1.0
         covered = np.ones((high[1] - low[1], high[0] - low[0]), np.bool_)
         for (ax, ay), (bx, by) in zip(points, following, strict=True):
-            covered &= turn * ((bx - ax) * (y + 0.5 - ay) - (by - ay) * (x + 0.5 - ax)) >= 0
+            covered &= turn * (bx - ax) * (y + 0.5 - ay) >= turn * (by - ay) * (x + 0.5 - ax)
         self._large[low[1] : high[1], low[0] : high[0]][covered] = colour
 
     def disc(self, centre: ArrayLike, radius: float, colour: Colour) -> None:
@@ -111,9 +112,9 @@ def upright(rings: Sequence[tuple[float, float]], centre: ArrayLike, colour: Col
     """A body of revolution about a vertical axis through `centre`: `rings` are (radius, height above it), upward."""
     angles = 2 * math.pi * np.arange(sides) / sides
     circle = np.stack([np.cos(angles), np.sin(angles), np.zeros(sides)], axis=1)
-    layers = [np.asarray(centre, np.float64) + circle * radius + [0, 0, height] for radius, height in rings]
+    layers = [np.asarray(centre, np.float64) + circle * radius + np.array([0, 0, height]) for radius, height in rings]
     faces = [Face(layers[-1], colour)]
-    for lower, upper in zip(layers, layers[1:], strict=False):
+    for lower, upper in pairwise(layers):
         for k in range(sides):
             following = (k + 1) % sides
             faces.append(Face(np.array([lower[k], lower[following], upper[following], upper[k]]), colour))

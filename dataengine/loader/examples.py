@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,16 @@ class Batch:
         for name in ("images", "image_mask"):
             found[name] = {view: converted(value) for view, value in found[name].items()}
         return found
+
+
+class Samples(Protocol):
+    """What a torch Dataset needs of a `MixtureDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def examples(self, places: Sequence[int]) -> list[Example]: ...
+
+    def collate(self, examples: Sequence[Example]) -> Batch: ...
 
 
 def collate(

@@ -21,7 +21,10 @@ import pytest
 from dataengine import api, images
 from dataengine.errors import FormatError, SpecError, StorageError
 from dataengine.loader import Example, MixtureDataset, Permutation, Schedule, collate, open_mixture
+from dataengine.loader.codec import make_codec
+from dataengine.loader.decode import Decoder
 from dataengine.loader.npy import parse_npy
+from dataengine.loader.shards import RawSample
 from dataengine.mixture.store import MixtureStore, index_name, shard_name
 from dataengine.shards.samples import npy
 from dataengine.transforms.representation import REPRESENTATIONS
@@ -32,7 +35,11 @@ name: real
 sources:
   - {{converter: unitree_g1_inspire, split: train, path: "{data}/robot/lerobot_v21_g1"}}
   - {{converter: pusht_lerobot, split: train, path: "{data}/robot/lerobot_v30_pusht"}}
-  - {{converter: hot3d_aria, split: train, require: [], path: "{data}/egocentric/hot3d", window: {{chunk: {{steps: 8}}}}}}
+  - converter: hot3d_aria
+    split: train
+    require: []
+    path: "{data}/egocentric/hot3d"
+    window: {{chunk: {{steps: 8}}}}
 window: {{chunk: {{steps: 16}}, history: 2}}
 images: {{size: [48, 64]}}
 shards: {{buckets: {{train: 3, valid: 1}}}}
@@ -264,6 +271,15 @@ def test_a_damaged_member_is_named(
     assert caught.value.reason == "digest_mismatch"
 
 
+def test_another_samples_facts_are_noticed(damaged: tuple[Path, Path, Path, str]) -> None:
+    mixture, shard, _, key = damaged
+    content = f'"key":"{key}"'.encode()
+    shard.write_bytes(shard.read_bytes().replace(content, content[:-2] + b'7"', 1))
+    with pytest.raises(FormatError, match="not this sample's") as caught:
+        open_mixture(mixture)[0]
+    assert caught.value.reason == "sample_damaged"
+
+
 def test_whole_files_missing_or_short(damaged: tuple[Path, Path, Path, str]) -> None:
     mixture, shard, beside, _ = damaged
     assert len(open_mixture(mixture, verify=True)) > 0
@@ -298,7 +314,7 @@ def test_npy_parsing_is_numpys(array: np.ndarray) -> None:
 def test_objects_are_never_unpickled() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{}], object), allow_pickle=True)
-    with pytest.raises(FormatError, match="no .npy array"):
+    with pytest.raises(FormatError, match="is no"):
         parse_npy(buffer.getvalue(), "a", "here")
 
 
@@ -492,6 +508,62 @@ def test_restore_of_a_models_output(real: Path) -> None:
     assert np.flatnonzero(np.isnan(found[0, :7])).tolist() == [3], "a target without its state is no number"
     with pytest.raises(SpecError, match="need the state"):
         ds.restore(example.action, example.facts)
+
+
+def test_a_target_without_its_state_is_masked() -> None:
+    """Joint 1 has no state: it is there as an absolute target, and in no other form. Joint 2's action is masked."""
+    facts = {
+        "key": "a-0-0", "kind": "window", "embodiment": "e", "control_mode": "m", "converter": "c", "native_units": {},
+        "frames": {}, "channels": {"state": [0, 1, 2], "action": [0, 1, 2]}, "prompt": {"text": None},
+    }  # fmt: skip
+    one, mask = np.ones((2, 3), np.uint8), np.ones((4, 3), np.uint8)
+    one[1, 1] = mask[2, 2] = 0
+    members = {
+        "json": orjson.dumps(facts),
+        "state.npy": npy(np.array([[7, 7, 7], [1, 2, 3]], np.float32)),
+        "state_mask.npy": npy(one),
+        "action.npy": npy(np.full((4, 3), 10, np.float32)),
+        "action_mask.npy": npy(mask),
+        "is_pad.npy": npy(np.array([0, 0, 0, 1], np.uint8)),
+    }
+    expected = {
+        "absolute": ([10, 10, 10], [1, 1, 1], [10, 10, 0], [1, 1, 0]),
+        "relative": ([9, 0, 7], [1, 0, 1], [9, 0, 0], [1, 0, 0]),
+    }
+    for form, (first, first_mask, third, third_mask) in expected.items():
+        decoder = Decoder(make_codec(form, None), None, None, "stretch")
+        (example,) = decoder.decode([RawSample("shard", "a-0-0", members)])
+        assert (example.action[0, :3].tolist(), example.action_mask[0, :3].tolist()) == (first, first_mask)
+        assert (example.action[2, :3].tolist(), example.action_mask[2, :3].tolist()) == (third, third_mask)
+        assert not example.action_mask[3].any(), "padding is masked even if the shard's mask forgot it"
+        assert example.present[:3].tolist() == [1, 0, 3]
+        assert example.present_mask[:3].tolist() == [True, False, True]
+        back = decoder.codec.restore(example.action, facts, state=example.present, state_mask=example.present_mask)
+        np.testing.assert_array_equal(back[0], [10, 10 if form == "absolute" else np.nan, 10])
+
+
+@pytest.mark.parametrize("change", ["frames", "no mask", "channels", "units"])
+def test_facts_that_make_no_sense_are_refused(change: str) -> None:
+    facts = {
+        "key": "k", "kind": "window", "embodiment": "e", "control_mode": "m", "converter": "c", "native_units": {},
+        "frames": {"state/eef_pos.right": "base", "action/eef_pos.right": "base"},
+        "channels": {"state": [7, 8, 9], "action": [7, 8, 9]}, "prompt": {"text": None},
+    }  # fmt: skip
+    rows, mask = npy(np.ones((1, 3), np.float32)), npy(np.ones((1, 3), np.uint8))
+    members = {"state.npy": rows, "state_mask.npy": mask, "action.npy": rows, "action_mask.npy": mask}
+    members["is_pad.npy"] = npy(np.zeros(1, np.uint8))
+    if change == "frames":
+        facts["frames"] = {"state/eef_pos.right": "base", "action/eef_pos.right": "world"}
+    elif change == "no mask":
+        del members["action_mask.npy"]
+    elif change == "channels":
+        facts["channels"] = {"state": [7, 8, 9], "action": [9, 8, 7]}
+    else:
+        del facts["native_units"]
+    sample = RawSample("shard", "k", {"json": orjson.dumps(facts), **members})
+    decoder = Decoder(make_codec("relative", None), None, None, "stretch")
+    with pytest.raises(SpecError if change == "frames" else FormatError, match="shard: k"):
+        decoder.decode([sample])
 
 
 @pytest.mark.parametrize("form", FORMS)
