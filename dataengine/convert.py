@@ -26,6 +26,7 @@ from dataengine.specs.converter import (
     load_converter,
 )
 from dataengine.transforms.fields import attribute, fill_slots, native_channels
+from dataengine.transforms.language import check_text
 from dataengine.transforms.navigation import habitat_discrete
 
 CONVERSION_VERSION = 1
@@ -106,6 +107,10 @@ def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
         ids = _array(arrays, spec.native_action.array)[kept]
         native_action = {"ids": ids.astype(np.int64), "params": dict(spec.native_action.params)}
     language = _languages(spec.language, raw, rows, kept)
+    for text in dict.fromkeys(entry.text for entry in language):
+        check_text(text, "the instruction")
+    for number, message in enumerate(raw.messages):
+        check_text("".join(part.get("text", "") for part in message.content), f"message {number}")
     return Episode(
         uid=episode_uid(spec.source_id, raw.upstream_id, raw.raw_digest),
         source_id=spec.source_id,
@@ -181,6 +186,14 @@ def _row_count(spec: Converter, arrays: Mapping[str, NDArray[Any]]) -> int:
     return next(iter(lengths.values()))
 
 
+def _column(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """An array [T] or [T, 1] as [T]."""
+    array = arrays[name]
+    if array.size != len(array):
+        raise EpisodeError("bad_shape", f"{name} holds {array.size // len(array)} values a row, not one")
+    return array.reshape(len(array))
+
+
 def _rows_of(array: NDArray[Any], name: str) -> int:
     if array.ndim == 0:
         raise EpisodeError("bad_shape", f"{name} is one number, not one row a step")
@@ -199,11 +212,11 @@ def _times(
         hz = spec.hz or (timeline.NS / step if step > 0 else 0.0)
         return times, round(hz, 6)
     hz = spec.hz if spec.hz is not None else attribute(attributes, str(spec.hz_attribute))
-    if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz < 1e6:
+    if isinstance(hz, bool) or not isinstance(hz, int | float) or not 1e-6 < hz < 1e6:
         raise EpisodeError("bad_rate", f"the rate {hz!r} is no rate in Hz")
     times = timeline.row_times(rows, float(hz))
     if spec.check_array is not None:
-        found = timeline.seconds_to_ns(arrays[spec.check_array].reshape(rows))
+        found = timeline.seconds_to_ns(_column(arrays, spec.check_array))
         off = np.abs((found - found[0]) - times)
         if off.max() * 2 > timeline.NS / float(hz):
             row = int(off.argmax())
@@ -226,6 +239,7 @@ def _clock(array: NDArray[Any], spec: TimeSpec) -> NDArray[Any]:
 def _read_times(array: NDArray[Any], unit: str) -> NDArray[np.int64]:
     per_unit = {"s": timeline.NS, "ms": 1_000_000, "us": 1_000, "ns": 1}[unit]
     if array.dtype.kind in "iu":
+        timeline.check_range(array, per_unit)
         return array.astype(np.int64) * per_unit
     return timeline.seconds_to_ns(array.astype(np.float64) * (per_unit / timeline.NS))
 
@@ -298,7 +312,11 @@ def _languages(
             continue
         texts = raw.texts.get(str(spec.stream))
         if texts is None:
-            raise EpisodeError("missing_stream", f"the text stream {spec.stream!r} is not in the episode")
+            raise EpisodeError(
+                "missing_stream",
+                f"the text stream {spec.stream!r} is not in the episode",
+                fix=f"it holds: {', '.join(sorted(raw.texts)) or 'no texts'}",
+            )
         if len(texts) == 1:
             texts = texts * rows
         if len(texts) != rows:

@@ -78,6 +78,12 @@ class StorageError(DataEngineError):
     """The store did not do what was asked: disk full, permission, a blob that does not match its digest."""
 
 
+class MissingError(StorageError):
+    """What the command line names is not there: a path, a lake, a mixture."""
+
+    exit_code = 2
+
+
 class ConflictError(DataEngineError):
     """Two contents want the same name; nothing was overwritten."""
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from dataengine.convert import Conversion
 from dataengine.documents import canonical_json, sha256_json
 from dataengine.episode import Episode
-from dataengine.errors import StorageError
+from dataengine.errors import MissingError, StorageError
 from dataengine.lake_rows import (
     EPISODES,
     HEAD_COLUMNS,
@@ -59,7 +59,7 @@ class Lake:
         self.path = path
         if not (path / "episodes.lance").is_dir() or not (path / "media.lance").is_dir():
             if not create:
-                raise StorageError(f"there is no lake at {path}", fix="ingest into it first: dataengine ingest --help")
+                raise MissingError(f"there is no lake at {path}", fix="check the path, or ingest: dataengine ingest -h")
             if path.exists() and any(path.iterdir()) and not _is_ours(path):
                 raise StorageError(f"{path} holds other files", fix="name an empty or new folder for the lake")
             path.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from dataengine.errors import ConflictError, FormatError, StorageError
+from dataengine.errors import ConflictError, FormatError, MissingError, StorageError
 
 CHUNK = 1 << 20
 
@@ -52,8 +52,9 @@ class SourceRoot:
             mode = resolved.stat().st_mode
         except FileNotFoundError:
             raise FormatError("missing_file", f"{relative} does not exist", where=relative) from None
-        except (OSError, RuntimeError) as error:
-            raise FormatError("unreadable_file", f"cannot open {relative}: {error}", where=relative) from None
+        except (OSError, RuntimeError) as error:  # not the error's own text: it holds this machine's path
+            told = getattr(error, "strerror", None) or "its links go round in a circle"
+            raise FormatError("unreadable_file", f"cannot open {relative}: {told}", where=relative) from None
         if not resolved.is_relative_to(self.path):
             raise FormatError("path_outside_root", f"{relative} is a link out of the source folder", where=relative)
         if not stat.S_ISREG(mode):

@@ -5,6 +5,8 @@ All times are int64 nanoseconds from the episode's first step.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,14 +14,22 @@ from dataengine.errors import EpisodeError
 
 Times = NDArray[np.int64]
 NS = 1_000_000_000
+MAX_NS = 1 << 62
 
 
 def seconds_to_ns(seconds: NDArray[np.floating] | NDArray[np.integer]) -> Times:
-    """Seconds to nanoseconds, rounded; non-finite times are an `EpisodeError` `bad_timestamp`."""
+    """Seconds to nanoseconds, rounded; times that no int64 of ns holds are an `EpisodeError` `bad_timestamp`."""
     values = np.asarray(seconds, np.float64)
-    if not np.isfinite(values).all():
-        raise EpisodeError("bad_timestamp", "a timestamp is not finite")
+    check_range(values, NS)
     return np.rint(values * NS).astype(np.int64)
+
+
+def check_range(times: NDArray[Any], per_unit: int) -> None:
+    """Times in a unit of `per_unit` ns that are not finite or leave int64 are an `EpisodeError` `bad_timestamp`."""
+    bad = ~(np.abs(times.astype(np.float64)) < MAX_NS / per_unit)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise EpisodeError("bad_timestamp", f"the timestamp of row {row} is {times.flat[row]:g}, which is no time")
 
 
 def row_times(rows: int, hz: float) -> Times:

@@ -7,6 +7,7 @@ the base: x forward, y left, z up). The gripper closes on the cube, the cube fol
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from dataengine import images
 from dataengine.demo.drawing import Camera, Colour, Solid, bar, box, upright
 from dataengine.fixtures.rlds_writer import Column, RldsEpisode
+from dataengine.images import Pixels
 
 SIZE = (128, 128)
 CUBE_M = 0.034
@@ -106,27 +108,27 @@ def episodes() -> list[RldsEpisode]:
     found = []
     for number, task in enumerate(TASKS):
         motion = move(task)
-        pictures = [[images.encode(camera.picture(*scene)) for scene in scenes(task, motion)] for camera in CAMERAS]
+        pictures = [[images.encode(shown) for shown in film(task, motion, camera)] for camera in CAMERAS]
         steps: dict[str, Column] = {
             "observation/state": motion.state,
             "action": motion.action,
             "language_instruction": [task.text] * len(motion.state),
             "reward": (np.arange(len(motion.state)) == len(motion.state) - 1).astype(np.float32),
             "discount": np.ones(len(motion.state), np.float32),
-            **{f"observation/image_{camera}": shown for camera, shown in enumerate(pictures)},
+            **{f"observation/image_{camera}": taken for camera, taken in enumerate(pictures)},
         }
         found.append(RldsEpisode(steps, {"file_path": f"simulated/{task.text}", "episode_id": number}))
     return found
 
 
-def scenes(task: Task, motion: Motion) -> list[tuple[list[Solid], Colour]]:
-    """What there is to see at each row: layers of solids, and the background."""
+def film(task: Task, motion: Motion, camera: Camera, rows: Sequence[int] | None = None) -> list[Pixels]:
+    """What a camera sees at each row (or at the `rows` named), RGB [H, W, 3]."""
     table: Solid = box((0.22, 0.0, -0.01), (0.72, 0.84, 0.02), _TABLE)
     plate = upright([(0.030, 0.0), (0.048, PLATE_M)], (*task.plate_at, 0.0), COLOURS[task.plate])
-    found = []
-    for row, place in zip(motion.state.astype(np.float64), range(len(motion.state)), strict=True):
-        cube = box(motion.cube[place], [CUBE_M] * 3, COLOURS[task.cube], about_z(float(motion.turn[place])))
-        found.append(([table, plate, [*cube, *_arm(row)]], _WALL))
+    backdrop, found = camera.backdrop([table, plate], _WALL), []
+    for row in range(len(motion.state)) if rows is None else rows:
+        cube = box(motion.cube[row], [CUBE_M] * 3, COLOURS[task.cube], about_z(float(motion.turn[row])))
+        found.append(camera.picture([*cube, *_arm(motion.state[row].astype(np.float64))], backdrop))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,13 +37,13 @@ class Canvas:
         if (low >= high).any():
             return
         y, x = np.ogrid[low[1] : high[1], low[0] : high[0]]
-        following = np.roll(points, -1, axis=0)
-        (x0, y0), (x1, y1) = points.T, following.T
-        turn = 1.0 if (x0 * y1 - x1 * y0).sum() >= 0 else -1.0
+        turn = 1.0 if _area(points) >= 0 else -1.0
         covered = np.ones((high[1] - low[1], high[0] - low[0]), np.bool_)
-        for (ax, ay), (bx, by) in zip(points, following, strict=True):
+        for (ax, ay), (bx, by) in zip(points, [*points[1:], points[0]], strict=True):
             covered &= turn * (bx - ax) * (y + 0.5 - ay) >= turn * (by - ay) * (x + 0.5 - ax)
-        self._large[low[1] : high[1], low[0] : high[0]][covered] = colour
+        np.copyto(
+            self._large[low[1] : high[1], low[0] : high[0]], np.array(colour, np.uint8), where=covered[:, :, None]
+        )
 
     def disc(self, centre: ArrayLike, radius: float, colour: Colour) -> None:
         """Fill a circle."""
@@ -53,7 +54,9 @@ class Canvas:
             return
         y, x = np.ogrid[low[1] : high[1], low[0] : high[0]]
         covered = (x + 0.5 - point[0]) ** 2 + (y + 0.5 - point[1]) ** 2 <= radius**2
-        self._large[low[1] : high[1], low[0] : high[0]][covered] = colour
+        np.copyto(
+            self._large[low[1] : high[1], low[0] : high[0]], np.array(colour, np.uint8), where=covered[:, :, None]
+        )
 
     def pixels(self) -> Pixels:
         """The picture, RGB [H, W, 3]."""
@@ -145,21 +148,42 @@ class Camera:
         height, width = self._size
         return np.stack([width / 2 + self._focal * x / depth, height / 2 + self._focal * y / depth], axis=1)
 
-    def picture(self, layers: Iterable[Solid], background: Colour) -> Pixels:
-        """Draw solids, RGB [H, W, 3]: layer by layer, and within a layer from far to near."""
+    def backdrop(self, layers: Iterable[Solid], background: Colour) -> Canvas:
+        """What stands still in a scene, drawn layer by layer."""
         canvas = Canvas(*self._size, background)
         for layer in layers:
-            facing = [(face, normal) for face in layer if (normal := self._normal(face)) is not None]
-            facing.sort(key=lambda pair: -float(np.linalg.norm(pair[0].corners.mean(0) - self._eye)))
-            for face, normal in facing:
-                bright = 0.62 + 0.38 * max(0.0, float(normal @ _LIGHT))
-                red, green, blue = (round(part * bright) for part in face.colour)
-                canvas.polygon(self.project(face.corners), (red, green, blue))
+            self._draw(canvas, layer)
+        return canvas
+
+    def picture(self, solids: Solid, backdrop: Canvas) -> Pixels:
+        """What moves in front of a backdrop (which stays as it is), RGB [H, W, 3]."""
+        canvas = deepcopy(backdrop)
+        self._draw(canvas, solids)
         return canvas.pixels()
 
-    def _normal(self, face: Face) -> Array | None:
-        """The outward normal of a face that is turned to the camera; else None."""
-        corners = face.corners
-        normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
-        normal = normal / np.linalg.norm(normal)
-        return normal if normal @ (self._eye - corners[0]) > 0 else None
+    def _draw(self, canvas: Canvas, solids: Solid) -> None:
+        """The faces that are turned to the camera, from far to near."""
+        corners = np.concatenate([face.corners for face in solids])
+        ends = np.cumsum([len(face.corners) for face in solids])[:-1]
+        places = np.split(self.project(corners), ends)
+        away = np.split(np.linalg.norm(corners - self._eye, axis=1), ends)
+        # Counterclockwise from outside: with y down, a face that is turned to the camera has a negative area.
+        seen = [number for number, place in enumerate(places) if _area(place) < 0]
+        for number in sorted(seen, key=lambda number: -float(away[number].mean())):
+            canvas.polygon(places[number], _lit(solids[number]))
+
+
+def _area(corners: Array) -> float:
+    """Signed area of a polygon [n, 2]: positive where its corners go from x towards y."""
+    places = corners.tolist()
+    pairs = zip(places, [*places[1:], places[0]], strict=True)
+    return float(sum(x * next_y - y * next_x for (x, y), (next_x, next_y) in pairs)) / 2
+
+
+def _lit(face: Face) -> Colour:
+    """The face's colour in the scene's light."""
+    one, two = face.corners[1] - face.corners[0], face.corners[2] - face.corners[0]
+    normal = one[[1, 2, 0]] * two[[2, 0, 1]] - one[[2, 0, 1]] * two[[1, 2, 0]]
+    bright = 0.62 + 0.38 * max(0.0, float(normal @ _LIGHT) / math.hypot(*normal))
+    red, green, blue = (round(part * bright) for part in face.colour)
+    return red, green, blue

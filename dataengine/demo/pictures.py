@@ -55,11 +55,11 @@ def rows() -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """Rows of a conversation file, and the pictures by their path below it."""
     found, media = [], {}
     for number, things in enumerate(TABLES):
-        pixels = CAMERA.picture(_layers(things), _WALL)
+        pixels = CAMERA.backdrop(_layers(things), _WALL).pixels()
         found.append(_row(f"table_{number}", questions(things)))
         media[f"images/table_{number}.jpg"] = images.encode(pixels)
     for number, (task, moment, turns) in enumerate(_at_work()):
-        pixels = arm.CAMERAS[0].picture(*arm.scenes(task, arm.move(task))[moment])
+        (pixels,) = arm.film(task, arm.move(task), arm.CAMERAS[0], [moment])
         found.append(_row(f"arm_{number}", turns))
         media[f"images/arm_{number}.jpg"] = images.encode(pixels)
     return found, media

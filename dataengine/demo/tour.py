@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import tempfile
 import time
@@ -18,6 +19,10 @@ from dataengine.specs.records import LedgerRow, Manifest, SourceSummary
 
 Tell = Callable[[str, int, int], None]
 LAKE, MIXTURE = "lake", "mixture"
+_LOAD = (
+    'from dataengine.loader import open_mixture; train = open_mixture({}, split="train", image_size=(96, 96));'
+    " print(next(iter(train.batches(8, seed=0, epoch=0))).action.shape)"
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ class Demo:
             Step(_command("verify", mixture), "every byte against its digest"),
             Step(_command("inspect", push), "what lies in a raw folder, the broken episode included"),
             Step(_command("urls", mixture, "--split", "train"), "the shards, for any WebDataset reader"),
+            Step(
+                shlex.join(["python", "-c", _LOAD.format(json.dumps(str(mixture)))]),
+                "a batch to train on: [samples, steps, channels]",
+            ),
             Step(
                 _command(*again, "--lake", self.out / LAKE, "--out", mixture),
                 "the same build again: nothing is done twice (exit code 3 tells of the broken episode)",

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 from dataengine.engine.base import Result, Task, TaskFunction
+from dataengine.errors import SpecError
 
 MAX_ATTEMPTS = 3
 
@@ -66,6 +67,14 @@ class LocalEngine:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_quiet_worker)
+            try:
+                self._pool.submit(os.getpid).result()
+            except BrokenProcessPool:
+                self._pool = None
+                raise SpecError(
+                    "worker processes cannot start",
+                    fix="a script that uses several workers must do so under `if __name__ == '__main__':`",
+                ) from None
         return self._pool
 
     def _stop(self) -> None:

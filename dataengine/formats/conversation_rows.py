@@ -82,7 +82,7 @@ def parse(row: Mapping[str, Any], answer: Mapping[str, Any] | None = None) -> Di
     """Read one row (and, for a question, the row of its answer).
 
     Raises `EpisodeError`: `unknown_layout`, `empty_episode`, `empty_message`, `bad_role`, `placeholder_mismatch`
-    (not exactly one placeholder a medium), `unsupported_media`, `missing_key`, `bad_type`, `invalid_text`.
+    (not exactly one placeholder a medium), `unsupported_media`, `missing_key`, `bad_type`, `bad_text`.
     """
     for key in _AUDIO_KEYS:
         if row.get(key):

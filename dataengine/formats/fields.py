@@ -48,17 +48,17 @@ def as_list(value: Any, name: str) -> list[Any]:
 
 
 def as_text(value: Any, name: str) -> str:
-    """A text that is valid Unicode without NUL (`invalid_text`), at most 1 MiB long (`text_too_long`)."""
+    """A text that is valid Unicode without NUL, at most 1 MiB long, else `bad_text`."""
     if not isinstance(value, str):
         raise EpisodeError("bad_type", f"{name} is {_kind(value)}, not a text")
     if len(value) > MAX_TEXT:
-        raise EpisodeError("text_too_long", f"{name} holds {len(value)} characters")
+        raise EpisodeError("bad_text", f"{name} holds {len(value)} characters")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise EpisodeError("invalid_text", f"{name} holds half a surrogate pair") from None
+        raise EpisodeError("bad_text", f"{name} holds half a surrogate pair") from None
     if "\0" in value:
-        raise EpisodeError("invalid_text", f"{name} holds a NUL character")
+        raise EpisodeError("bad_text", f"{name} holds a NUL character")
     return value
 
 

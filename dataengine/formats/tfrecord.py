@@ -33,7 +33,7 @@ Value = list[memoryview] | NDArray[np.float32] | NDArray[np.int64]
 
 def masked_crc(data: bytes) -> int:
     """The CRC-32C as TFRecord stores it: rotated by 15 bits and offset."""
-    crc = google_crc32c.value(data)
+    crc = int(google_crc32c.value(data))
     return (((crc >> 15) | (crc << 17)) + _CRC_MASK) & 0xFFFFFFFF
 
 

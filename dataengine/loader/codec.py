@@ -160,6 +160,24 @@ class Codec:
             )
         return Numbers(state, numbers.state_mask, action, action_mask)
 
+    def state(
+        self, state: NDArray[Any], facts: Mapping[str, Any], *, mask: NDArray[Any] | None = None
+    ) -> tuple[Floats, Bools]:
+        """A measured state as `Example.state` and `state_mask` hold it: what a model is fed with on the robot.
+
+        Args:
+            state: [..., 256] physical and absolute; only the channels in `facts["channels"]["state"]` are read.
+            facts: the JSON of a window of the same source.
+            mask: [..., 256]; without it every finite value is one.
+        """
+        layout = self.layout(facts, "facts")
+        values = np.asarray(state, np.float32)[..., layout.state]
+        valid = np.isfinite(values) if mask is None else np.asarray(mask, np.bool_)[..., layout.state]
+        values = np.where(valid, values, np.float32(0))
+        if self.normalizer is not None and layout.state.size:
+            values = self.normalizer.forward(layout.key, "state", "absolute", values, layout.state, valid)
+        return wide(values, layout.state_runs), wide(valid, layout.state_runs)
+
     def restore(
         self,
         action: NDArray[Any],
@@ -189,8 +207,9 @@ class Codec:
         values = np.asarray(action, np.float64)[..., layout.action]
         valid = np.ones(values.shape, np.bool_) if mask is None else np.asarray(mask, np.bool_)[..., layout.action]
         if self.normalizer is not None and layout.action.size:
-            chosen = None if mask is None else valid
-            values = self.normalizer.inverse(layout.key, "action", self.representation, values, layout.action, chosen)
+            asked = layout.key, "action", self.representation
+            valid = valid & self.normalizer.known(*asked, layout.action)
+            values = self.normalizer.inverse(*asked, values, layout.action, valid)
         if self.representation != "absolute":
             values, valid = self._absolute(layout, values, valid, state, state_mask)
         return np.where(valid, values, np.nan).astype(np.float32)

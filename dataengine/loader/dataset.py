@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import orjson
@@ -201,6 +201,7 @@ def open_mixture(
         SpecError: no such version, split, representation, kind or view; it names those there are.
         FormatError: a shard, an index or a document is missing or damaged.
     """
+    _check_images(image_size, image_fit)
     folder, version = split_address(str(address))
     store = MixtureStore(folder)
     name = store.resolve(version)
@@ -218,6 +219,13 @@ def open_mixture(
     decoder = Decoder(make_codec(representation, document), _views(shards, views), image_size, image_fit)
     identity = Identity(manifest.name, name, sha, split, representation, normalize)
     return MixtureDataset(identity, shards, decoder, _chosen(shards, kinds))
+
+
+def _check_images(size: tuple[int, int] | None, fit: str) -> None:
+    if fit not in get_args(Fit):
+        raise unknown_name("image_fit", fit, get_args(Fit))
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise SpecError(f"image_size {size} is no size", fix="give (height, width) in pixels")
 
 
 def _views(shards: Shards, views: Sequence[str] | None) -> tuple[str, ...] | None:

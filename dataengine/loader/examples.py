@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import SpecError
-from dataengine.schema import WIDTH
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -126,37 +125,38 @@ def collate(
 
     With `views` and `image_size` every batch holds these views, also one in which no example shows them.
     """
-    count = len(examples)
-    if not count:
+    if not examples:
         raise SpecError("a batch of no examples", fix="collate at least one")
-    rows = max(len(example.state) for example in examples)
-    horizon = max(len(example.action) for example in examples)
-    state, state_mask = np.zeros((count, rows, WIDTH), np.float32), np.zeros((count, rows, WIDTH), np.bool_)
-    action, action_mask = np.zeros((count, horizon, WIDTH), np.float32), np.zeros((count, horizon, WIDTH), np.bool_)
-    is_pad = np.ones((count, horizon), np.bool_)
-    for place, example in enumerate(examples):
-        first, stop = rows - len(example.state), len(example.action)
-        state[place, first:], state_mask[place, first:] = example.state, example.state_mask
-        action[place, :stop], action_mask[place, :stop] = example.action, example.action_mask
-        is_pad[place, :stop] = example.is_pad
     images = {name: _stacked(examples, name, image_size) for name in _names(examples, views if image_size else ())}
     return Batch(
         keys=tuple(example.key for example in examples),
         kinds=tuple(example.kind for example in examples),
         facts=tuple(example.facts for example in examples),
-        state=state,
-        state_mask=state_mask,
-        action=action,
-        action_mask=action_mask,
-        is_pad=is_pad,
-        present=np.stack([example.present for example in examples]),
-        present_mask=np.stack([example.present_mask for example in examples]),
+        state=_aligned([example.state for example in examples], last=True),
+        state_mask=_aligned([example.state_mask for example in examples], last=True),
+        action=_aligned([example.action for example in examples]),
+        action_mask=_aligned([example.action_mask for example in examples]),
+        is_pad=_aligned([example.is_pad for example in examples], filler=True),
+        present=_aligned([example.present for example in examples]),
+        present_mask=_aligned([example.present_mask for example in examples]),
         images=images,
         image_mask={name: np.array([name in example.images for example in examples]) for name in images},
         prompts=tuple(example.prompt for example in examples),
         messages=tuple(example.messages for example in examples),
         media=tuple(example.media for example in examples),
     )
+
+
+def _aligned(arrays: list[NDArray[Any]], *, last: bool = False, filler: bool = False) -> NDArray[Any]:
+    """[B, rows, ...]: arrays put together at their first row (or their last), filled up to the longest."""
+    lengths = {len(array) for array in arrays}
+    if len(lengths) == 1:
+        return np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)
+    rows = max(lengths)
+    result = np.full((len(arrays), rows, *arrays[0].shape[1:]), filler, arrays[0].dtype)
+    for place, array in enumerate(arrays):
+        result[place, slice(rows - len(array), None) if last else slice(len(array))] = array
+    return result
 
 
 def _names(examples: Sequence[Example], views: Sequence[str]) -> list[str]:

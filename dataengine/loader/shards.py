@@ -166,9 +166,13 @@ class Shards:
     def _bytes(self, number: int) -> mmap.mmap:
         found = self._mapped.get(number)
         if found is None:
+            path = self._root / shard_name(self._entries[number].sha256)
             with self._lock:
                 while len(self._mapped) >= MAX_OPEN:
                     self._mapped.pop(next(iter(self._mapped)))
-                with (self._root / shard_name(self._entries[number].sha256)).open("rb") as file:
-                    found = self._mapped[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                try:
+                    with path.open("rb") as file:
+                        found = self._mapped[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                except (OSError, ValueError) as error:
+                    raise FormatError("unreadable_file", f"cannot map: {error}", where=str(path), fix=_FIX) from None
         return found

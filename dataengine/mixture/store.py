@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from dataengine.documents import canonical_json, load_json, seal, sha256_bytes, unseal
-from dataengine.errors import ConflictError, FormatError, SpecError, StorageError
+from dataengine.errors import ConflictError, FormatError, MissingError, SpecError, StorageError
 from dataengine.specs.records import Manifest, TaskRecord
 from dataengine.storage import Store
 
@@ -49,7 +49,7 @@ class MixtureStore(Store):
         if self.exists(MARKER):
             unseal(self.read(MARKER), str(root / MARKER))
         elif not create:
-            raise StorageError(f"there is no mixture at {root}", fix="build one: dataengine build --help")
+            raise MissingError(f"there is no mixture at {root}", fix="check the path, or build one: dataengine build -h")
         else:
             if root.exists() and any(path.name != "staging" for path in root.iterdir()):
                 raise StorageError(

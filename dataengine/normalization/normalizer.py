@@ -127,6 +127,12 @@ class Normalizer:
             result = table.centre + table.half * values.astype(np.float64)
             return np.where(mask, result, _filler()[channels]).astype(values.dtype)
 
+    def known(
+        self, key_parts: tuple[str, str, str], side: str, representation: str, channels: NDArray[np.int16]
+    ) -> NDArray[np.bool_]:
+        """Which of `channels` [c] have statistics; a channel that was masked throughout has none."""
+        return self._pick(key_parts, side, representation, channels).known
+
     def _pick(
         self, key_parts: tuple[str, str, str], side: str, representation: str, channels: NDArray[np.int16]
     ) -> _Table:

@@ -65,11 +65,9 @@ def fill_slots(
         values.append(value)
         masks.append(np.repeat(mask[:, None], value.shape[1], axis=1))
     order = np.argsort(channels)
-    return SlotArray(
-        np.array(channels, np.int16)[order],
-        np.concatenate(values, axis=1)[:, order].astype(np.float32),
-        np.concatenate(masks, axis=1)[:, order],
-    )
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and the survey drops it as such
+        stored = np.concatenate(values, axis=1)[:, order].astype(np.float32)
+    return SlotArray(np.array(channels, np.int16)[order], stored, np.concatenate(masks, axis=1)[:, order])
 
 
 def _targets(mapping: StateMapping, slot: Slot, width: int) -> list[int]:
@@ -107,7 +105,10 @@ def _shifted(values: Floats, shift: int) -> Floats:
 def _mask(mapping: StateMapping, arrays: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.bool_]:
     mask = np.ones(rows, np.bool_)
     if mapping.mask is not None:
-        mask = arrays[mapping.mask].reshape(rows).astype(np.bool_)
+        declared = arrays[mapping.mask]
+        if declared.size != rows:
+            raise EpisodeError("bad_shape", f"{mapping.mask} holds {declared.size} values for {rows} rows")
+        mask = declared.reshape(rows).astype(np.bool_)
     source = np.arange(rows) + mapping.shift
     inside = (source >= 0) & (source < rows)
     return mask[np.clip(source, 0, rows - 1)] & inside
@@ -155,16 +156,27 @@ def _controller(spec: ControllerScale, value: Floats, attributes: Mapping[str, A
     picked = slice(*spec.columns)
 
     def bound(name: str) -> Floats:
-        found = np.atleast_1d(np.asarray(attribute(attributes, f"{spec.config}/{name}"), np.float64))
+        found = _limits(attributes, f"{spec.config}/{name}")
         result = found[picked] if found.size > 1 else np.broadcast_to(found, (spec.columns[1] - spec.columns[0],))
         if result.shape != (value.shape[1],):
             raise EpisodeError("wrong_dimension", f"{spec.config}/{name} does not fit {value.shape[1]} columns")
         return result
 
     low, high = bound("input_min"), bound("input_max")
+    if not (low < high).all():
+        raise EpisodeError("bad_attribute", f"{spec.config}: input_min is not below input_max")
     out_low, out_high = bound("output_min"), bound("output_max")
     clipped = np.clip(value, low, high)
     return out_low + (clipped - low) * (out_high - out_low) / (high - low)
+
+
+def _limits(attributes: Mapping[str, Any], path: str) -> Floats:
+    """One finite number or a list of them out of the attributes, as an array."""
+    value = attribute(attributes, path)
+    numbers = value if isinstance(value, list) else [value]
+    if not all(type(number) in (int, float) and abs(number) < 1e9 for number in numbers):
+        raise EpisodeError("bad_attribute", f"the attribute {path!r} holds {str(value)[:80]!r}, not numbers")
+    return np.array(numbers, np.float64)
 
 
 def _opening(mapping: StateMapping, fingers: Floats, value: Floats) -> Floats:

@@ -72,6 +72,21 @@ def test_workers_end_when_their_driver_is_killed() -> None:
     assert not [pid for pid in workers if alive(pid)]
 
 
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from dataengine.engine.local import LocalEngine\n"
+        "from dataengine.errors import SpecError\n"
+        "try:\n"
+        "    list(LocalEngine(2).run(len, [{}, {}]))\n"
+        "except SpecError as error:\n"
+        "    print('told:', error.fix)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert "told:" in done.stdout
+    assert "__main__" in done.stdout
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"

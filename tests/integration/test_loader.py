@@ -137,6 +137,14 @@ def test_one_by_one_and_together_are_the_same(small: Path) -> None:
         np.testing.assert_array_equal(alone.state, example.state)
 
 
+def test_more_shards_than_may_be_open(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [example.key for example in open_mixture(small)]
+    monkeypatch.setattr("dataengine.loader.shards.MAX_OPEN", 1)
+    ds = open_mixture(small)
+    order = list(ds.order(seed=1))
+    assert [ds[place].key for place in order] == [expected[place] for place in order]
+
+
 def read_in_worker(ds: MixtureDataset) -> list[tuple[str, bytes]]:
     return [(example.key, example.action.tobytes()) for example in ds.examples(range(12))]
 
@@ -217,6 +225,10 @@ def test_what_is_not_there_is_named(small: Path, tmp_path: Path) -> None:
         open_mixture(small, representation="relativ", normalize=False)
     with pytest.raises(SpecError, match="known: front"):
         open_mixture(small, views=("head",))
+    with pytest.raises(SpecError, match="image_size"):
+        open_mixture(small, image_size=(0, 8))
+    with pytest.raises(SpecError, match="known: pad, stretch"):
+        open_mixture(small, image_fit="crop")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="known: item, window"):
         open_mixture(small, kinds=("episode",))
     assert open_mixture(small, representation="relative", normalize=False)[0].action_mask.any()
@@ -296,7 +308,12 @@ def test_whole_files_missing_or_short(damaged: tuple[Path, Path, Path, str]) -> 
     with pytest.raises(FormatError, match="holds") as caught:
         open_mixture(mixture)
     assert caught.value.reason == "truncated"
+    shard.write_bytes(data)
+    beside.write_bytes(index)
+    opened = open_mixture(mixture)
     shard.unlink()
+    with pytest.raises(FormatError, match="cannot map"):
+        opened[0]
     with pytest.raises(FormatError, match="missing") as caught:
         open_mixture(mixture)
     assert caught.value.reason == "missing_file"
@@ -603,6 +620,31 @@ def test_normalization_is_the_documents(real: Path) -> None:
                 scaled = np.clip(2 * (raw - entry["low"]) / (entry["high"] - entry["low"]) - 1, -1.5, 1.5)
                 mask = example.action_mask[:, channel]
                 np.testing.assert_allclose(example.action[mask, channel], scaled[mask], atol=1e-6)
+
+
+def test_a_measured_state_is_scaled_as_in_training(real: Path) -> None:
+    ds = open_mixture(real, views=())
+    plain = {example.key: example for example in physical(real)}
+    for example in ds.examples(range(0, len(ds), 11)):
+        measured = plain[example.key]
+        found, mask = ds.codec.state(measured.state, example.facts, mask=measured.state_mask)
+        np.testing.assert_array_equal(found, example.state)
+        np.testing.assert_array_equal(mask, example.state_mask)
+        nothing = np.full(256, np.nan)
+        nothing[example.facts["channels"]["state"][0]] = measured.state[-1, example.facts["channels"]["state"][0]]
+        found, mask = ds.codec.state(nothing, example.facts)
+        assert mask.sum() == 1
+        assert found[mask] == example.state[-1][mask]
+
+
+def test_a_channel_without_statistics_is_never_restored(real: Path) -> None:
+    """Masked in all of training: whatever a model says there is no target."""
+    empty = document(real)
+    entry = empty["groups"]["unitree_g1_inspire/joint_position"]["action"]["absolute"][2]
+    entry |= {"low": None, "high": None, "class": "empty"}
+    example = next(e for e in open_mixture(real, views=()) if e.facts["converter"] == "unitree_g1_inspire")
+    found = make_codec("absolute", empty).restore(example.action, example.facts)
+    assert np.flatnonzero(np.isnan(found[0])).tolist() == [2]
 
 
 # --- torch ---

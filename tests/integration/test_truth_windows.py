@@ -146,7 +146,7 @@ NUMERIC = tuple(FACTS)
 EXACT = ("unitree_g1_inspire", "pusht_lerobot")  # float32 in the file, moved and not changed
 
 
-def write_recipe(path: Path, converters: Mapping[str, str], images: list[int] | None = None) -> str:
+def write_recipe(path: Path, converters: Mapping[str, str], paths: Mapping[str, Path] | None = None) -> str:
     """The shipped recipe of all families without its caps, for `converters` (name: name or file) alone."""
     recipe = yaml.safe_load((REPO / "pipelines/five_families.yaml").read_text())
     recipe["sources"] = [source for source in recipe["sources"] if source["converter"] in converters]
@@ -159,7 +159,9 @@ def write_recipe(path: Path, converters: Mapping[str, str], images: list[int] | 
             source["window"] = {"chunk": {"steps": 16}, "history": 2}
         if converters[name] != name:
             source |= {"converter": converters[name], "require": ["state"]}
-    recipe["images"] = {"size": images, "quality": 90}
+        if name in (paths or {}):
+            source["path"] = str(paths[name])
+    recipe["images"] = {"size": None, "quality": 90}
     recipe["normalization"] = {"representations": ["absolute"]}
     path.write_text(yaml.safe_dump(recipe))
     return str(path)
@@ -544,9 +546,21 @@ UPSTREAM: dict[str, Mapping[str, tuple[str, str, Mapping[str, Any]]]] = {  # con
 }
 
 
+@pytest.fixture(scope="module")
+def one_of_g1(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The shorter of G1's two episodes: half the video to decode."""
+    source, target = data / "robot/lerobot_v21_g1", tmp_path_factory.mktemp("g1")
+    for path in source.rglob("*"):
+        if path.is_file() and (path.stem == "episode_000029" or path.parent.name == "meta"):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return target
+
+
 @pytest.mark.parametrize("mistake", UPSTREAM)
 def test_a_wrong_converter_shows_in_the_shards(
-    tmp_path: Path, data: Path, truths: Mapping[str, Any], mistake: str
+    tmp_path: Path, data: Path, one_of_g1: Path, truths: Mapping[str, Any], mistake: str
 ) -> None:
     """Ingested and built like any other; without pictures, which are not what is tested."""
     names = UPSTREAM[mistake] or dict.fromkeys(("unitree_g1_inspire", "robosuite_panda_lift"))
@@ -559,8 +573,9 @@ def test_a_wrong_converter_shows_in_the_shards(
             next(mapping for mapping in document[side] if mapping["slot"] == slot).update(change)
         files[name] = f"{name}.yaml"
         (tmp_path / files[name]).write_text(yaml.safe_dump(document))
-    recipe = write_recipe(tmp_path / "recipe.yaml", files)
-    api.build(recipe, tmp_path / "L", tmp_path / "M", engine="local", workers=1, parameters={"data": str(data)})
+    recipe = write_recipe(tmp_path / "recipe.yaml", files, {"unitree_g1_inspire": one_of_g1})
+    parameters = {"data": str(data)} if "robosuite_panda_lift" in files else {}
+    api.build(recipe, tmp_path / "L", tmp_path / "M", engine="local", workers=1, parameters=parameters)
     found = read_shards(tmp_path / "M")
     assert found.keys() == names.keys()
     for samples in found.values():
