@@ -308,6 +308,8 @@ def encode(pixels: Sequence[Pixels], rate: int, *, gop: int = 30, codec: str = "
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options=_BITEXACT, container_options=_BITEXACT) as container:
         options = {"g": str(gop), "crf": "18", "flags": "+bitexact"}
+        if codec == "libx264":  # its macroblock tree reads memory nobody wrote: bytes differed from process to process
+            options["x264-params"] = "mbtree=0"
         stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
         stream.height, stream.width = pixels[0].shape[:2]
         stream.pix_fmt = "yuv420p"

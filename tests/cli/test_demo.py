@@ -71,7 +71,9 @@ def test_a_user_runs_it_and_the_commands_it_names(tmp_path: Path, made: demo.Dem
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [str(word) for word in words]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400)
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400
+        )
 
     done = run(PROGRAM, "demo", "--out", tmp_path / "tour", "--json")
     assert done.returncode == 0, done.stderr
@@ -244,7 +246,7 @@ def test_it_needs_no_pytest() -> None:
         "import dataengine.demo, dataengine.fixtures.robosuite_writer\n"
         "print([name for name in ('ray', 'torch') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
@@ -339,7 +341,7 @@ def test_the_hands_move_smoothly_and_hold_the_cup(take: hands.Take, made: demo.D
         distance = np.linalg.norm((wrist - cup)[:, :2], axis=1)
         assert distance[0] > 0.15
         np.testing.assert_allclose(distance[hands.REACH :], distance[-1], atol=1e-9)
-    assert cup[-1, 2] - cup[0, 2] == pytest.approx(0.14)
+    assert cup[-1, 2] - cup[0, 2] == pytest.approx(0.14, abs=1e-3)
     episode = converted(made, "egocentric", "hot3d_aria")[take.name]
     assert episode.steps == hands.FRAMES
     left = episode.state.columns(71, 74)  # type: ignore[union-attr]

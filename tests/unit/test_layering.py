@@ -51,9 +51,16 @@ def imports(path: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: relative import"
-            found.append(node.module)
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in names if is_module(name)]
+            found += modules if len(modules) == len(names) else [node.module, *modules]
     return found
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module of this package, so that `from package import module` needs that one alone."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def level(name: str) -> int:
