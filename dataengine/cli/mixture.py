@@ -161,9 +161,13 @@ def demo(
 
 
 def _print_demo(found: dict[str, Any]) -> None:
-    typer.echo(f"five small data sets, drawn here and written as their own tools write them, below {found['out']}\n")
-    names = ("family", "shows", "layout", "episodes_in", "episodes_kept", "episodes_dropped", "samples")
-    print_table(found["mixture"], names, [[source[name] for name in names] for source in found["sources"]])
+    typer.echo(f"five small data sets, drawn here and written as their own tools write them, below {found['out']}")
+    for source in found["sources"]:
+        typer.echo(f"  {source['family']:<15}  {source['layout']:<12}  {source['shows']}")
+    typer.echo("")
+    names = ("source_id", "family", "episodes_in", "episodes_kept", "episodes_dropped", "samples")
+    heads = ("source", "family", "in", "kept", "dropped", "samples")
+    print_table(found["mixture"], heads, [[source[name] for name in names] for source in found["sources"]])
     planted = found["planted"]
     typer.echo(f"planted  {planted['source_id']} {planted['upstream_id']}: {planted['story']}")
     for row in found["caught"]:

@@ -280,24 +280,23 @@ def test_the_arm_does_what_its_numbers_say(number: int) -> None:
     assert np.linalg.norm(motion.action[:, :3], axis=1).max() < 0.06, "no jumps: a step takes 0.2 s"
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(2))
 def test_three_cameras_see_the_cube_where_it_is(number: int, made: demo.Demo) -> None:
     """Pictures as they lie in the raw data, against the projection of the cube's place."""
     task = arm.TASKS[number]
     motion = arm.move(task)
     episodes = converted(made, "robot", "bridge_octo")
-    episode = next(e for e in episodes.values() if e.language[0].texts[0] == task.text)
+    episode = next(e for e in episodes.values() if e.language[0].text == task.text)
     np.testing.assert_allclose(episode.state.values[:, :3], motion.state[:, :3], atol=1e-6)  # type: ignore[union-attr]
+    views = {view.name: episode.media[view.media] for view in episode.views}
     for view, camera in zip(("ext_1", "ext_2", "ext_3"), arm.CAMERAS, strict=True):
-        media = episode.media[episode.views[view].media]
+        shown = [centre(images.decode(views[view].image(row)), arm.COLOURS[task.cube]) for row in range(episode.steps)]
+        assert all(place is not None for place in shown)
         expected = camera.project(motion.cube)
-        shown = [centre(images.decode(media.image(row)), arm.COLOURS[task.cube]) for row in range(episode.steps)]
-        seen = [row for row, place in enumerate(shown) if place is not None]
-        assert len(seen) > 20
-        away = [float(np.linalg.norm(shown[row] - expected[row])) for row in seen]
-        assert np.median(away) < 2, (view, away)
-        moved = np.ptp(expected[seen], axis=0).max()
-        assert moved > 15, "it moves through the picture"
+        away = np.linalg.norm(np.array(shown) - expected, axis=1)
+        assert away.max() < 3, view
+        assert np.median(away) < 1.5, view
+        assert np.ptp(expected, axis=0).max() > 15, "it moves through the picture"
 
 
 def test_the_pusher_is_where_the_state_says(made: demo.Demo) -> None:
