@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from dataengine import inspection as inspecting
@@ -23,13 +24,15 @@ from dataengine.formats.base import get_format
 from dataengine.ingest import IngestReport
 from dataengine.ingest import ingest as run_ingest
 from dataengine.inspection import Inspection
-from dataengine.lake import Lake, source_filter
+from dataengine.lake import Lake, ScratchLake, source_filter
+from dataengine.lake_rows import Failure
 from dataengine.mixture import build as building
 from dataengine.mixture import diff as diffing
 from dataengine.mixture import runs
 from dataengine.mixture import verify as verifying
-from dataengine.mixture.build import BuildReport, Inputs, Planned
-from dataengine.mixture.store import MixtureStore, check_version_name, shard_name, split_address
+from dataengine.mixture.build import BuildReport, Inputs
+from dataengine.mixture.preview import DryRun, preview
+from dataengine.mixture.store import MARKER, MixtureStore, check_version_name, shard_name, split_address
 from dataengine.provenance import audit as auditing
 from dataengine.specs.converter import load_converter
 from dataengine.specs.recipe import Recipe, bound_path, load_recipe
@@ -60,23 +63,10 @@ def ingest(
     stage = f"read {conversion.converter.name}"
     engine = LocalEngine(workers)
     try:
-        target = None if dry_run else Lake(lake, create=True)
-        return run_ingest(path, conversion, target, engine, partial(tell, stage))
+        target = None if dry_run and not Lake.at(lake) else Lake(lake, create=not dry_run)
+        return run_ingest(path, conversion, target, engine, partial(tell, stage), dry_run=dry_run)
     finally:
         engine.close()
-
-
-@dataclass
-class DryRun:
-    """What a build would do, written nowhere."""
-
-    recipe: str
-    plan_id: str
-    rates: Mapping[str, float]
-    tasks: int
-    samples: Mapping[str, int]
-    dropped: Mapping[str, int]
-    estimated_bytes: int
 
 
 @dataclass
@@ -86,12 +76,13 @@ class BuildOutcome:
     report: BuildReport
     ingests: list[IngestReport] = field(default_factory=list)
     engine: str = ""
-    lake_rows: int = 0
+    left_out: list[Failure] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when bad input was left out that the recipe does not accept by name."""
-        return 3 if self.report.manifest is not None and self.report.manifest.bad_input else 0
+        """0, or 3 when bad input was left out (or could not be read again) that the recipe does not accept by name."""
+        manifest = self.report.manifest
+        return 3 if self.left_out or (manifest is not None and manifest.bad_input) else 0
 
 
 def build(
@@ -113,17 +104,20 @@ def build(
     started = datetime.now(UTC)
     check_version_name(version)
     spec, conversions = _bound(recipe, parameters)
+    _check_places(spec, out)
+    opened = Lake(lake, create=_reads_raw(spec))
     store = MixtureStore(out, create=True)
     store.clean_staging()
     with ExitStack() as stack:
         pool = LocalEngine(workers)
         stack.callback(pool.close)
-        opened, ingests = _ingest_sources(spec, conversions, lake, pool, tell)
+        ingests = _ingest_sources(spec, conversions, opened, pool, tell)
+        left_out = _left_out(spec, ingests)
         inputs = building.select(spec, opened)
         earlier = _earlier(store)
         done = _standing(spec, inputs, store, earlier, version)
         if done is not None:
-            return BuildOutcome(done, ingests, "none", len(inputs.heads))
+            return BuildOutcome(done, ingests, "none", left_out)
         chosen = _engine(engine, workers, inputs, pool)
         stack.callback(chosen.close)
         if chosen is not pool:
@@ -134,7 +128,7 @@ def build(
         report = building.commit(spec, inputs, planned, records, store, version)
         report.tasks_executed, report.tasks_cached = executed, len(planned.tasks) - executed
         runs.record(store, report, chosen.name, started)
-        return BuildOutcome(report, ingests, chosen.name, len(inputs.heads))
+        return BuildOutcome(report, ingests, chosen.name, left_out)
 
 
 def plan(
@@ -145,36 +139,25 @@ def plan(
     parameters: Mapping[str, str] | None = None,
     workers: int | None = None,
     tell: Tell = _silent,
-) -> DryRun:
-    """What `build` would make of what is in the lake now; nothing is ingested and nothing written."""
-    spec, _ = _bound(recipe, parameters)
-    inputs = building.select(spec, Lake(lake))
-    store = MixtureStore(out) if (out / "mixture.json").is_file() else None
-    with closing(_engine("local", workers, inputs, LocalEngine(workers))) as chosen:
+) -> tuple[DryRun, list[IngestReport], int]:
+    """What `build` would do, ingests included, and its exit code. Raw data is read; nothing is written."""
+    spec, conversions = _bound(recipe, parameters)
+    _check_places(spec, out)
+    store = MixtureStore(out) if (out / MARKER).is_file() else None
+    with ExitStack() as stack:
+        pool = LocalEngine(workers)
+        stack.callback(pool.close)
+        opened = _scratch(stack, lake) if _reads_raw(spec) else Lake(lake)
+        ingests = _ingest_sources(spec, conversions, opened, pool, tell)
+        inputs = building.select(spec, opened)
+        chosen = _engine("local", workers, inputs, pool)
         planned = building.make_plan(spec, inputs, chosen, _earlier(store) if store else None, tell)
-    return _dry_run(spec, planned)
+        found = preview(spec, inputs, planned, store)
+    return found, ingests, 3 if found.bad_input or _left_out(spec, ingests) else 0
 
 
-def _dry_run(spec: Recipe, planned: Planned) -> DryRun:
-    samples: dict[str, int] = {source.converter: 0 for source in spec.sources}
-    size = 0
-    for task in planned.tasks:
-        for unit in task.units:
-            samples[unit.converter] += unit.count
-            size += unit.bytes
-    dropped: dict[str, int] = {}
-    for verdict in planned.verdicts.values():
-        if verdict.drop is not None:
-            dropped[verdict.drop.reason] = dropped.get(verdict.drop.reason, 0) + 1
-    return DryRun(
-        spec.name,
-        planned.plan_id,
-        planned.pins.rates,
-        len(planned.tasks),
-        samples,
-        dict(sorted(dropped.items())),
-        size,
-    )
+def _scratch(stack: ExitStack, lake: Path) -> Lake:
+    return ScratchLake(Path(stack.enter_context(TemporaryDirectory(prefix="dataengine-"))), lake)
 
 
 def _bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[Recipe, dict[str, Conversion]]:
@@ -200,22 +183,39 @@ def _bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[
     return Recipe.parse({**spec.canonical(), "sources": sources}, spec.name), conversions
 
 
+def _check_places(spec: Recipe, out: Path) -> None:
+    """What would fail after hours of reading fails before: raw data that is not there, a folder of other files."""
+    for source in spec.sources:
+        path = bound_path(source)
+        if path is not None and not path.exists():
+            raise SpecError(
+                f"the raw data of {source.converter} is not there: {path}",
+                fix="correct the source's `path` in the recipe, or the --set option that it uses",
+            )
+    MixtureStore.check_free(out)
+
+
+def _reads_raw(spec: Recipe) -> bool:
+    return any(source.path is not None for source in spec.sources)
+
+
 def _ingest_sources(
-    spec: Recipe, conversions: Mapping[str, Conversion], lake: Path, pool: LocalEngine, tell: Tell
-) -> tuple[Lake, list[IngestReport]]:
+    spec: Recipe, conversions: Mapping[str, Conversion], lake: Lake, pool: LocalEngine, tell: Tell
+) -> list[IngestReport]:
     bound = [(source, path) for source in spec.sources if (path := bound_path(source)) is not None]
-    if not bound:
-        return Lake(lake), []
-    for source, path in bound:
-        if not path.exists():
-            raise SpecError(f"the raw data of {source.converter} is not at {path}", fix="check --set")
-    opened, reports = Lake(lake, create=True), []
+    reports = []
     for number, (source, path) in enumerate(bound):
         tell("ingest", number, len(bound))
         told = partial(tell, f"read {source.converter}")
-        reports.append(run_ingest(path, conversions[source.converter], opened, pool, told))
+        reports.append(run_ingest(path, conversions[source.converter], lake, pool, told))
     tell("ingest", len(bound), len(bound))
-    return opened, reports
+    return reports
+
+
+def _left_out(spec: Recipe, ingests: Sequence[IngestReport]) -> list[Failure]:
+    """What the ingests could not read, but for what the recipe accepts by name."""
+    accepted = {source.converter: source.accept for source in spec.sources}
+    return [entry for report in ingests for entry in report.failures if entry.reason not in accepted[report.converter]]
 
 
 def _earlier(store: MixtureStore) -> Manifest | None:
@@ -231,6 +231,8 @@ def _standing(
     if earlier is None or latest is None:
         return None
     if earlier.recipe != spec.resolved() or earlier.lake_digest != inputs.digest:
+        return None
+    if not store.holds(store.manifest_sha(latest), earlier):
         return None
     name, created = store.commit(earlier, version) if version is not None else (latest, False)
     sha, manifest = store.manifest(name)
@@ -281,9 +283,11 @@ def lake_remove(lake: Path, names: Sequence[str]) -> int:
     return removed
 
 
-def audit(address: str, *, shard: int | None = None, episode: str | None = None) -> dict[str, Any]:
-    """What made a version (`M` or `M@V`), one of its shards, or where an episode went."""
+def audit(address: str, *, shard: int | None = None, episode: str | None = None, drops: bool = False) -> dict[str, Any]:
+    """What made a version (`M` or `M@V`), one of its shards, where an episode went, or everything that was dropped."""
     store, version = open_mixture(address)
+    if drops:
+        return auditing.drops(store, version)
     if shard is not None:
         return auditing.shard(store, version, shard)
     if episode is not None:

@@ -107,8 +107,6 @@ def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
         ids = _array(arrays, spec.native_action.array)[kept]
         native_action = {"ids": ids.astype(np.int64), "params": dict(spec.native_action.params)}
     language = _languages(spec.language, raw, rows, kept)
-    for text in dict.fromkeys(entry.text for entry in language):
-        check_text(text, "the instruction")
     for number, message in enumerate(raw.messages):
         check_text("".join(part.get("text", "") for part in message.content), f"message {number}")
     return Episode(
@@ -321,6 +319,8 @@ def _languages(
             texts = texts * rows
         if len(texts) != rows:
             raise EpisodeError("length_mismatch", f"{spec.stream}: {len(texts)} texts for {rows} rows")
+        for text in dict.fromkeys(texts):
+            check_text(text, f"the instruction ({spec.stream})")
         found.extend(_runs([texts[row] for row in kept], str(spec.stream), spec))
     return tuple(found)
 

@@ -20,6 +20,7 @@ from dataengine.errors import FormatError, SpecError
 
 MAX_YAML_BYTES = 1 << 20
 MAX_JSON_DEPTH = 64
+_SINGULAR = {"converters": "converter", "pipelines": "recipe", "schemas/embodiments": "embodiment"}
 _ENVELOPE_KEYS = {"body", "sha256"}
 
 
@@ -184,15 +185,17 @@ def spec_files(kind: str) -> dict[str, Path]:
 
 def find_spec(kind: str, name: str) -> Path:
     """A shipped spec's path by name, or a file given by path. Unknown names suggest the nearest."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise SpecError(f"no such file: {name}", fix=f"name a shipped one: {', '.join(spec_files(kind))}")
-        return path
     known = spec_files(kind)
     if name in known:
         return known[name]
-    raise unknown_name(kind.rsplit("/", 1)[-1].rstrip("s"), name, known)
+    path = Path(name)
+    if path.is_file():
+        return path
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        what = f"{name} is a folder, not a file" if path.is_dir() else f"no such file: {name}"
+        raise SpecError(what, fix=f"give the path of a YAML file, or a shipped name: {', '.join(sorted(known))}")
+    error = unknown_name(_SINGULAR[kind], name, known)
+    raise SpecError(error.what, fix=f"{error.fix}; or give the path of a YAML file")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SpecError:

@@ -20,6 +20,7 @@ from dataengine.errors import EpisodeError
 Pixels = NDArray[np.uint8]
 Codec = Literal["jpeg", "png", "webp"]
 MAX_PIXELS = 64 * 1024 * 1024
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 Fit = Literal["stretch", "pad"]
 EXTENSION: dict[str, str] = {"jpeg": "jpg", "png": "png"}
 """Codecs whose bytes may stand in a shard as they are; others are decoded and encoded."""
@@ -65,6 +66,8 @@ def _webp_header(data: bytes) -> ImageHeader:
 def decode(data: bytes) -> Pixels:
     """RGB pixels [H, W, 3] uint8 of a JPEG, PNG or WebP; `EpisodeError` `corrupt_image` when it does not decode."""
     header = sniff(data)
+    if header.codec == "png" and _PNG_END not in data:
+        raise EpisodeError("corrupt_image", "the PNG is cut: its end is missing")
     try:
         if header.codec == "jpeg":
             return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), np.uint8)

@@ -6,32 +6,36 @@ and run again: what is in the lake with the same conversion is recognised by its
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dataengine.convert import Conversion
 from dataengine.engine.base import Engine
 from dataengine.episode import Episode
-from dataengine.errors import FormatError
+from dataengine.errors import ConflictError, EpisodeError, FormatError
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.lake import Lake
-from dataengine.lake_rows import Failure
-from dataengine.reading import read_chunk
+from dataengine.lake_rows import Failure, Head
+from dataengine.reading import failure, read_chunk
 from dataengine.specs.converter import Converter
 from dataengine.storage import SourceRoot, root_and_files
+from dataengine.transforms.language import bad_name
 
 CHUNK_REFS = 32
 CHUNK_BYTES = 32 << 20
 BATCH_EPISODES = 512
 BATCH_BYTES = 64 << 20
+ABSENT = ("missing_file", "no_episodes")
 Progress = Callable[[int, int], None]
+Known = Mapping[str, list[tuple[str, str]]]
 
 
 @dataclass
 class IngestReport:
-    """What an ingest did. `failures` are (unit, upstream id, reason, what)."""
+    """What an ingest did. `standing` names failures of earlier ingests that this one neither met nor settled."""
 
     source_id: str
     converter: str
@@ -40,6 +44,7 @@ class IngestReport:
     reconverted: int = 0
     unchanged: int = 0
     failures: list[Failure] = field(default_factory=list)
+    standing: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -52,15 +57,22 @@ def ingest(
     lake: Lake | None,
     engine: Engine,
     progress: Progress | None = None,
+    *,
+    dry_run: bool = False,
 ) -> IngestReport:
-    """Bring the source at `path` into `lake`; without a lake (dry run) everything is read and nothing written."""
+    """Bring the source at `path` into `lake`. A dry run reads everything and writes nothing; it needs no lake.
+
+    Raises `ConflictError` when another converter made what the lake holds of the source.
+    """
     converter = conversion.converter
     root, only = root_and_files(path)
+    if lake is not None:
+        _check_same_converter(lake, converter)
     report = IngestReport(converter.source_id, converter.name)
     refs = _scan(root, only, converter, report)
     report.scanned = len(refs) + len(report.failures)
     known = lake.known(converter.source_id) if lake is not None else {}
-    batch = _Batch(lake, conversion, report)
+    batch = _Batch(None if dry_run else lake, conversion, report, known)
     read_well: set[str] = set()
     for done, outcome in enumerate(_outcomes(root, conversion, refs, known, engine), start=1):
         if isinstance(outcome, Failure):
@@ -76,28 +88,62 @@ def ingest(
     batch.flush()
     report.failures.sort(key=lambda failure: (failure.upstream_id, failure.reason))
     if lake is not None:
-        _commit_failures(lake, conversion, report, refs, read_well)
+        fresh = _without_copies(lake, converter.source_id, report)
+        if not dry_run:
+            _commit_failures(lake, conversion, report, fresh, _read_places(refs, read_well))
     return report
 
 
+def _check_same_converter(lake: Lake, converter: Converter) -> None:
+    others = lake.converters(converter.source_id) - {converter.name}
+    if others:
+        other = sorted(others)[0]
+        raise ConflictError(
+            f"the lake holds the source {converter.source_id!r} as the converter {other!r} made it",
+            where=str(lake.path),
+            fix=f"give `source.name` in {converter.name!r} a name of its own, or remove the other episodes first:"
+            f" dataengine lake rm {other} --lake {lake.path}",
+        )
+
+
 def _scan(root: SourceRoot, only: str | None, converter: Converter, report: IngestReport) -> list[EpisodeRef]:
+    """The episodes to read; what cannot be one goes to the report, each unit once."""
     refs: dict[str, EpisodeRef] = {}
+    failures: list[Failure] = []
+    twice: set[str] = set()
     try:
         for entry in get_format(converter.format.name).scan(root, only, converter.format.options):
-            if isinstance(entry, ScanProblem):
-                report.failures.append(Failure(entry.unit, entry.upstream_id, entry.reason, entry.what))
-            elif entry.upstream_id in refs:
-                what = "two episodes of the source have the same id"
-                report.failures.append(Failure("episode", entry.upstream_id, "duplicate_upstream_id", what))
-            else:
+            problem = _problem(entry)
+            if problem is not None:
+                failures.append(problem)
+            elif isinstance(entry, EpisodeRef):
+                twice |= {entry.upstream_id} & refs.keys()
                 refs[entry.upstream_id] = entry
     except FormatError as error:
-        report.failures.append(Failure("file", error.where or only or ".", error.reason, error.what))
-    if not refs and not report.failures:
-        report.failures.append(
-            Failure("file", only or ".", "no_episodes", f"no {converter.format.name} episode is here")
-        )
+        failures.append(failure("file", error.where or only or ".", error))
+    for name in sorted(twice):
+        what = "two episodes of the source have the same id, so neither can be told from the other"
+        failures.append(failure("episode", name, EpisodeError("duplicate_upstream_id", what)))
+        del refs[name]
+    told = {entry.upstream_id for entry in failures} | {name for ref in refs.values() for name in ref.files}
+    failures += [failure("file", at, FormatError(*why)) for at, why in sorted(root.refused.items()) if at not in told]
+    if not refs and not failures:
+        what = f"no {converter.format.name} episode is here; `dataengine inspect` tells what is"
+        failures.append(failure("file", only or ".", FormatError("no_episodes", what)))
+    report.failures += {(entry.unit, entry.upstream_id): entry for entry in reversed(failures)}.values()
     return list(refs.values())
+
+
+def _problem(entry: EpisodeRef | ScanProblem) -> Failure | None:
+    """Why a scan's entry is nothing to read: what the format says, or a name that cannot be stored or shown."""
+    if isinstance(entry, ScanProblem):
+        return failure(entry.unit, entry.upstream_id, EpisodeError(entry.reason, entry.what))
+    for name in (entry.upstream_id, *entry.files):
+        told = bad_name(name)
+        if told is not None:
+            error = EpisodeError("bad_name", told, fix="rename it in the source")
+            return failure("episode", entry.upstream_id, error, name if name in entry.files else "")
+    return None
 
 
 def _chunks(root: SourceRoot, refs: Sequence[EpisodeRef]) -> Iterator[list[EpisodeRef]]:
@@ -127,7 +173,7 @@ def _outcomes(
     root: SourceRoot,
     conversion: Conversion,
     refs: Sequence[EpisodeRef],
-    known: Mapping[str, list[tuple[str, str]]],
+    known: Known,
     engine: Engine,
 ) -> Iterator[Episode | Failure | str]:
     """What became of each ref. A chunk that kills its worker is tried again ref by ref, so only the culprit falls."""
@@ -142,8 +188,8 @@ def _outcomes(
             elif len(chunk) > 1:
                 again.extend([ref] for ref in chunk)
             else:
-                what = "reading it killed the worker process three times"
-                yield Failure("episode", chunk[0].upstream_id, "reader_crashed", what)
+                error = EpisodeError("reader_crashed", "reading it killed the worker process three times")
+                yield failure("episode", chunk[0].upstream_id, error, ", ".join(chunk[0].files[:1]))
         chunks = again
 
 
@@ -151,7 +197,7 @@ def _task(
     root: SourceRoot,
     conversion: Conversion,
     chunk: list[EpisodeRef],
-    known: Mapping[str, list[tuple[str, str]]],
+    known: Known,
 ) -> dict[str, Any]:
     present = [uid for ref in chunk for uid, digest in known.get(ref.upstream_id, ()) if digest == conversion.digest]
     return {"root": root.path, "conversion": conversion, "refs": chunk, "present": present}
@@ -160,8 +206,9 @@ def _task(
 class _Batch:
     """Episodes on their way into the lake, committed when they are many or large."""
 
-    def __init__(self, lake: Lake | None, conversion: Conversion, report: IngestReport) -> None:
+    def __init__(self, lake: Lake | None, conversion: Conversion, report: IngestReport, known: Known) -> None:
         self._lake, self._conversion, self._report = lake, conversion, report
+        self._known = {uid for entries in known.values() for uid, _ in entries}
         self._episodes: list[Episode] = []
         self._bytes = 0
 
@@ -173,7 +220,9 @@ class _Batch:
 
     def flush(self) -> None:
         if self._episodes and self._lake is None:
-            self._report.added += len(self._episodes)
+            there = sum(episode.uid in self._known for episode in self._episodes)
+            self._report.added += len(self._episodes) - there
+            self._report.reconverted += there
         elif self._episodes and self._lake is not None:
             counts = self._lake.commit(self._conversion, self._episodes, ())
             self._report.added += counts.added
@@ -181,23 +230,54 @@ class _Batch:
         self._episodes, self._bytes = [], 0
 
 
+def _read_places(refs: Sequence[EpisodeRef], read_well: set[str]) -> set[str]:
+    return read_well | {name for ref in refs for name in ref.files}
+
+
 def _commit_failures(
-    lake: Lake, conversion: Conversion, report: IngestReport, refs: Sequence[EpisodeRef], read_well: set[str]
+    lake: Lake, conversion: Conversion, report: IngestReport, fresh: Sequence[Failure], well: set[str]
 ) -> None:
-    """Failures become rows, unless the lake holds a good copy of the episode; rows of what is well now are removed."""
-    converter = conversion.converter
-    failed = {failure.upstream_id for failure in report.failures}
-    files = {name for ref in refs for name in ref.files}
-    lake.clear_failures(converter.source_id, (read_well | files | {"."}) - failed)
-    good = lake.known(converter.source_id)
-    fresh = [failure for failure in report.failures if failure.upstream_id not in good]
-    standing = {
-        (head.upstream_id, head.reason, head.what, head.conversion_digest)
-        for head in lake.failures(converter.source_id)
-    }
+    """`fresh` failures become rows; rows of what is `well` now (episodes and files) are removed."""
+    source_id = conversion.converter.source_id
+    failed = {entry.upstream_id for entry in report.failures}
+    before = lake.failures(source_id)
+    lake.clear_failures(source_id, [h.upstream_id for h in before if h.upstream_id not in failed and _settled(h, well)])
+    standing = lake.failures(source_id)
+    report.standing = [head.upstream_id for head in standing if head.upstream_id not in failed]
+    rows = {(head.upstream_id, head.reason, head.what, head.conversion_digest) for head in standing}
     lake.commit(
         conversion,
         (),
         # an unchanged source makes no commit
-        [f for f in fresh if (f.upstream_id, f.reason, f.what, conversion.digest) not in standing],
+        [f for f in fresh if (f.upstream_id, f.reason, f.what, conversion.digest) not in rows],
     )
+
+
+def _settled(head: Head, well: set[str]) -> bool:
+    """Whether an earlier failure that is not met again is over.
+
+    So is one of an episode that was read, of a file that was read or of a place in it (`file#row`, `file:line`),
+    and of a file that was missed: the source does without it now.
+    """
+    if head.status == "quarantined" and head.reason in ABSENT:
+        return True
+    places = (head.upstream_id.rpartition(mark)[0] for mark in ("#", ":", " ("))
+    return not well.isdisjoint({head.upstream_id, *places})
+
+
+def _without_copies(lake: Lake, source_id: str, report: IngestReport) -> list[Failure]:
+    """The failures of which the lake has no good copy; the report says of the others that it has."""
+    good = lake.known(source_id)
+    files = lake.known_files(source_id) if good and any(f.unit == "file" for f in report.failures) else Counter[str]()
+    fresh: list[Failure] = []
+    for number, entry in enumerate(report.failures):
+        count = 1 if entry.upstream_id in good else files[entry.upstream_id]
+        if entry.unit == "file" and entry.reason in ABSENT:
+            count = count or len(good)
+        if not count:
+            fresh.append(entry)
+            continue
+        told = "episode" if count == 1 else f"{count:,} episodes"
+        what = f"{entry.what}; the lake keeps the {told} that an earlier ingest read from it"
+        report.failures[number] = replace(entry, what=what)
+    return fresh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from dataengine.errors import BadInput, SpecError
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, get_format
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot, root_and_files
+
+MAX_NEAR = 5
+ELSEWHERE = ("missing_file", "not_a_folder", "not_a_recording", "unknown_layout", "no_episodes")
+"""What a format says of data that are another's."""
 
 
 @dataclass
@@ -79,8 +84,9 @@ def inspect(path: Path, *, format_name: str | None, limit: int, tell: Callable[[
         if not claims or claims[0].format != format_name:
             claims.insert(0, Detection(format_name, 0.0, ("named by you; the format itself does not recognise it",)))
     if not claims:
+        near = "".join(f"; {line}" for line in _near(root, only))
         raise SpecError(
-            f"no format recognises {path}",
+            f"no format recognises {path}{near}",
             fix=f"name a folder or file of one of: {', '.join(plugins.names(plugins.FORMATS))}",
         )
     best = claims[0]
@@ -90,6 +96,17 @@ def inspect(path: Path, *, format_name: str | None, limit: int, tell: Callable[[
     result.converters = [name for name in spec_files("converters") if load_converter(name).format.name == best.format]
     _read(root, only, best, result, limit, tell)
     return result
+
+
+def _near(root: SourceRoot, only: str | None) -> list[str]:
+    """Files that look like a format's and cannot be read: why a damaged data set is not recognised."""
+    found = {at: f"{at}: {reason}: {what}" for at, (reason, what) in sorted(root.refused.items())}
+    for name in plugins.names(plugins.FORMATS):
+        entries = _entries(root, only, Detection(name, 0.0, ()))
+        for entry in islice(entries, MAX_NEAR):
+            if isinstance(entry, ScanProblem) and entry.reason not in ELSEWHERE:
+                found.setdefault(entry.upstream_id, f"{name} on {entry.upstream_id}: {entry.reason}: {entry.what}")
+    return list(found.values())[:MAX_NEAR]
 
 
 def _entries(root: SourceRoot, only: str | None, best: Detection) -> Iterator[EpisodeRef | ScanProblem]:
@@ -113,13 +130,18 @@ def _read(
             result.problems.append({"at": entry.upstream_id, "reason": entry.reason, "what": entry.what})
         else:
             refs.append(entry)
+    named = {problem["at"] for problem in result.problems}
+    for at, (reason, what) in sorted(root.refused.items()):
+        if at not in named:
+            result.problems.append({"at": at, "reason": reason, "what": what})
     result.found = len(refs)
     streams: dict[str, Stream] = {}
     for done, ref in enumerate(refs[:limit], start=1):
         try:
             raw = get_format(best.format).read(root, ref)
         except BadInput as error:
-            result.problems.append({"at": ref.upstream_id, "reason": error.reason, "what": error.what})
+            told = f"{error.what}; {error.fix}" if error.fix else error.what
+            result.problems.append({"at": ref.upstream_id, "reason": error.reason, "what": told})
         else:
             result.read += 1
             result.steps += _note(raw, streams)
@@ -140,7 +162,8 @@ def _note(raw: RawEpisode, streams: dict[str, Stream]) -> int:
         lengths.append(len(array) if array.ndim else 1)
         _range(stream, array)
         if "time" in name.lower():
-            stream.rate_hz = stream.rate_hz or _array_rate(array)
+            stream.rate_hz = stream.rate_hz or _array_rate(name, array)
+    _share_rates(raw, streams)
     for name, media in raw.media.items():
         kind = f"{media.kind} {media.codec}"
         stream = streams.setdefault(name, Stream(name, kind, "uint8", [media.height, media.width, 3]))
@@ -149,7 +172,7 @@ def _note(raw: RawEpisode, streams: dict[str, Stream]) -> int:
         stream.steps += media.frames
         lengths.append(media.frames)
         if media.kind == "video" and stream.rate_hz is None:
-            stream.rate_hz = _rate(video.frame_times(media))
+            stream.rate_hz = _rate(video.frame_times(media) / timeline.NS)
     for name, texts in raw.texts.items():
         stream = streams.setdefault(name, Stream(name, "text", "utf8", []))
         stream.episodes += 1
@@ -173,17 +196,37 @@ def _range(stream: Stream, array: np.ndarray[Any, Any]) -> None:
         stream.high = high if stream.high is None else max(high, stream.high)
 
 
-def _array_rate(array: np.ndarray[Any, Any]) -> float | None:
-    """Rate of an array of times, its unit told from its step: s for floats, ns, us or ms for integers."""
-    flat = array.reshape(len(array), -1)[:, 0].astype(np.float64)
-    steps = np.diff(flat)
-    if len(steps) == 0 or not np.isfinite(steps).all() or (steps < 0).any() or not (steps > 0).any():
+def _share_rates(raw: RawEpisode, streams: dict[str, Stream]) -> None:
+    """Arrays with a row for each row of a clock have its rate, where the clocks of that length agree."""
+    rates: dict[int, set[float | None]] = {}
+    for name, array in raw.arrays.items():
+        if "time" in name.lower() and array.ndim:
+            rates.setdefault(len(array), set()).add(streams[name].rate_hz)
+    for name, array in raw.arrays.items():
+        shared = rates.get(len(array), set()) if array.ndim else set()
+        if streams[name].rate_hz is None and len(shared) == 1:
+            streams[name].rate_hz = next(iter(shared))
+
+
+def _array_rate(name: str, array: np.ndarray[Any, Any]) -> float | None:
+    """Rate of an array of times. Its unit is told by its name (`_ns`), else by its steps: s for floats."""
+    if array.ndim == 0 or array.size == 0:
         return None
-    step = float(np.median(steps[steps > 0]))
-    scale = 1.0 if array.dtype.kind == "f" else next((s for s in (1e-9, 1e-6, 1e-3) if 1e-3 <= step * s < 10), 1.0)
-    return round(1.0 / (step * scale), 3)
+    flat = array.reshape(len(array), -1)[:, 0].astype(np.float64)
+    if not np.isfinite(flat).all():
+        return None
+    units = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3}
+    scale = units.get(name.lower().rpartition("_")[2], 1.0)
+    if scale == 1.0 and array.dtype.kind in "iu" and len(flat) > 1:
+        step = float(np.diff(flat).mean())
+        scale = next((unit for unit in units.values() if 1e-3 <= step * unit < 10), 1.0)
+    return _rate(flat * scale)
 
 
-def _rate(times: np.ndarray[Any, Any]) -> float | None:
-    steps = np.diff(times)
-    return round(timeline.NS / float(np.median(steps)), 3) if len(steps) and np.median(steps) > 0 else None
+def _rate(seconds: np.ndarray[Any, Any]) -> float | None:
+    """Rows a second: by the usual step, or over the whole stream where rows come in bursts."""
+    steps = np.diff(seconds)
+    if len(steps) == 0 or (steps < 0).any() or not steps.any():
+        return None
+    usual, mean = float(np.median(steps)), float(steps.mean())
+    return round(1.0 / (usual if mean / 1.5 < usual < mean * 1.5 else mean), 3)

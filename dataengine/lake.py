@@ -8,12 +8,14 @@ conversion it is an update.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lance
+import orjson
 import pyarrow as pa
 
 from dataengine.convert import Conversion
@@ -31,6 +33,7 @@ from dataengine.lake_rows import (
     media_rows,
     read_episode,
 )
+from dataengine.storage import make_folder
 
 COMMIT_RETRIES = 20
 BATCH_UIDS = 500
@@ -57,12 +60,12 @@ class Lake:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
-        if not (path / "episodes.lance").is_dir() or not (path / "media.lance").is_dir():
+        if not self.at(path):
             if not create:
                 raise MissingError(f"there is no lake at {path}", fix="check the path, or ingest: dataengine ingest -h")
-            if path.exists() and any(path.iterdir()) and not _is_ours(path):
+            if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
                 raise StorageError(f"{path} holds other files", fix="name an empty or new folder for the lake")
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             _create(path / "media.lance", MEDIA)
             _create(path / "episodes.lance", EPISODES)
         for dataset, schema in ((self._episodes(), EPISODES), (self._media(), MEDIA)):
@@ -71,6 +74,11 @@ class Lake:
                     f"the lake at {path} has the columns of another version of dataengine",
                     fix="ingest the sources into a new lake",
                 )
+
+    @staticmethod
+    def at(path: Path) -> bool:
+        """Whether a whole lake lies there: one whose making was interrupted is none yet."""
+        return _made(path / "episodes.lance") and _made(path / "media.lance")
 
     def _episodes(self, version: int | None = None) -> Any:
         return lance.dataset(str(self.path / "episodes.lance"), version=version)
@@ -103,6 +111,17 @@ class Lake:
         for row in table.to_pylist():
             found.setdefault(row["upstream_id"], []).append((row["uid"], row["conversion_digest"]))
         return found
+
+    def converters(self, source_id: str) -> set[str]:
+        """The converters that made what the lake holds of a source."""
+        where = f"status = 'ok' and source_id = {_quoted(source_id)}"
+        return set(self._episodes().to_table(columns=["converter"], filter=where)["converter"].unique().to_pylist())
+
+    def known_files(self, source_id: str) -> Counter[str]:
+        """How many usable episodes of a source were read from each of its files."""
+        where = f"status = 'ok' and source_id = {_quoted(source_id)}"
+        rows = self._episodes().to_table(columns=["meta"], filter=where)["meta"].to_pylist()
+        return Counter(file["path"] for row in rows for file in orjson.loads(row)["files"])
 
     def reader(self, uids: Sequence[str], snapshot: Snapshot | None = None, *, native: bool = False) -> LakeReader:
         """Read these episodes; rows and the places of their media are looked up once."""
@@ -171,6 +190,20 @@ class Lake:
         return len(heads)
 
 
+class ScratchLake(Lake):
+    """A lake for one dry run: a copy on write of another's episodes, or empty, and without media."""
+
+    def __init__(self, path: Path, of: Path) -> None:
+        if Lake.at(of):
+            source = Lake(of)
+            version = source.snapshot().episodes
+            source._episodes().shallow_clone(str(path / "episodes.lance"), version)  # noqa: SLF001 - of its own kind
+        super().__init__(path, create=True)
+
+    def _append_media(self, rows: list[dict[str, Any]]) -> None:
+        """A plan shows no picture."""
+
+
 class LakeReader:
     """Rows of chosen episodes, held without media; media payloads are read per episode."""
 
@@ -227,22 +260,28 @@ def _quoted(text: str) -> str:
 
 
 def source_filter(names: Iterable[str]) -> str:
-    """A filter for rows of the named sources or converters, or with the named uids."""
+    """A filter for rows of the named sources or converters, with the named uids, or failures by the name they tell."""
     listed = ", ".join(_quoted(name) for name in names)
-    return f"source_id in ({listed}) or converter in ({listed}) or uid in ({listed})"
+    failures = f"(status != 'ok' and upstream_id in ({listed}))"
+    return f"source_id in ({listed}) or converter in ({listed}) or uid in ({listed}) or {failures}"
 
 
 def _is_ours(path: Path) -> bool:
     return {entry.name for entry in path.iterdir()} <= {"episodes.lance", "media.lance"}
 
 
+def _made(path: Path) -> bool:
+    return any((path / "_versions").glob("*.manifest"))
+
+
 def _create(path: Path, schema: pa.Schema) -> None:
-    if path.is_dir() and (path / "_versions").is_dir() and any((path / "_versions").iterdir()):
+    if _made(path):
         return
     try:
         lance.write_dataset(schema.empty_table(), str(path), schema=schema, mode="create")
-    except (OSError, ValueError):  # another process created it in between
-        lance.dataset(str(path))
+    except (OSError, ValueError):  # another process may have created it in between
+        if not _made(path):
+            raise
 
 
 def _retried[Result](action: Callable[[], Result]) -> Result:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from dataengine.convert import Conversion, convert, episode_uid
+from dataengine.documents import sha256_bytes
 from dataengine.episode import Episode
 from dataengine.errors import BadInput
 from dataengine.formats.base import EpisodeRef, get_format
 from dataengine.lake_rows import Failure
 from dataengine.storage import SourceRoot
+from dataengine.transforms.language import MAX_NAME, printable
+
+MAX_WHAT = 2000
 
 
 def read_chunk(task: dict[str, Any]) -> dict[str, Any]:
@@ -29,4 +33,14 @@ def _read(root: SourceRoot, conversion: Conversion, ref: EpisodeRef, present: se
         return convert(raw, conversion)
     except BadInput as error:
         place = ", ".join(dict.fromkeys(filter(None, (error.where, *ref.files[:1]))))
-        return Failure("episode", ref.upstream_id, error.reason, f"{error.what} (in {place})" if place else error.what)
+        return failure("episode", ref.upstream_id, error, place)
+
+
+def failure(unit: Literal["episode", "file"], name: str, error: BadInput, place: str = "") -> Failure:
+    """A failure whose texts can be stored and printed, whatever the source calls its files: one line, not endless."""
+    what = f"{error.what} (in {place})" if place else error.what
+    what += f"; {error.fix}" if error.fix else ""
+    shown = printable(name, MAX_NAME)
+    if shown != name:
+        shown += f" [{sha256_bytes(name.encode(errors='surrogatepass'))[:8]}]"
+    return Failure(unit, shown, error.reason, printable(what, MAX_WHAT))

@@ -33,9 +33,13 @@ class SourceFile:
 
 @dataclass
 class SourceRoot:
-    """Reads files below one folder. Picklable; digests are cached per process and per file state."""
+    """Reads files below one folder. Picklable; digests are cached per process and per file state.
+
+    `refused` tells (reason, what) of everything that `glob` came across and left out, by its path below the root.
+    """
 
     path: Path
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
     _digests: dict[tuple[str, int, int], str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,9 +74,33 @@ class SourceRoot:
         return True
 
     def glob(self, pattern: str) -> list[str]:
-        """Relative paths of files that match, sorted; links that leave the root are left out."""
-        found = (path.relative_to(self.path).as_posix() for path in self.path.glob(pattern))
-        return sorted(relative for relative in found if self.exists(relative))
+        """Relative paths of regular files that match, sorted; what matches and is none is noted in `refused`."""
+        if pattern.startswith("**/"):
+            self._refuse_folders()
+        found = []
+        for path in self.path.glob(pattern):
+            relative = path.relative_to(self.path).as_posix()
+            try:
+                self.locate(relative)
+            except FormatError as error:
+                self.refused[relative] = error.reason, error.what
+            else:
+                found.append(relative)
+        return sorted(found)
+
+    def _refuse_folders(self) -> None:
+        """Note folders that a search below the root does not enter: links out of it, and unreadable ones."""
+
+        def unreadable(error: OSError) -> None:
+            relative = Path(error.filename).relative_to(self.path).as_posix()
+            self.refused[relative] = "unreadable_file", f"cannot open the folder {relative}: {error.strerror}"
+
+        for folder, inner, _ in os.walk(self.path, onerror=unreadable):
+            for name in inner:
+                path = Path(folder, name)
+                if path.is_symlink() and not path.resolve().is_relative_to(self.path):
+                    relative = path.relative_to(self.path).as_posix()
+                    self.refused[relative] = "path_outside_root", f"{relative} is a link to a folder outside the source"
 
     def open(self, relative: str) -> BinaryIO:
         """Open for reading, without following a link that was put there meanwhile."""
@@ -132,7 +160,8 @@ def root_and_files(path: Path) -> tuple[SourceRoot, str | None]:
         return SourceRoot(path), None
     if path.is_file():
         return SourceRoot(path.parent), path.name
-    raise StorageError(f"no such file or folder: {path}", fix="check the path")
+    what = f"neither a file nor a folder: {path}" if path.exists() else f"no such file or folder: {path}"
+    raise MissingError(what, fix="check the path")
 
 
 @contextmanager
@@ -144,8 +173,18 @@ def _explained(path: Path) -> Iterator[None]:
         raise StorageError(
             "the disk is full" if full else f"cannot write: {error.strerror or error}",
             where=str(path),
-            fix="free space and run the same command again: finished work is kept" if full else "check the folder",
+            fix="free space and run the same command again: finished work is kept"
+            if full
+            else "name a folder that you may write to",
         ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; a `StorageError` says why not."""
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"{path} is a file, not a folder", fix="name a new or empty folder")
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def fsync_folder(path: Path) -> None:

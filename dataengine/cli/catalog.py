@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataengine.cli.output import print_json, print_table, progress, reported
+from dataengine.cli.output import print_json, print_problems, print_table, progress, reported
 
 if TYPE_CHECKING:
     from dataengine.inspection import Inspection
@@ -104,8 +104,7 @@ def _print_inspection(found: Inspection) -> None:
         ],
     )
     if found.problems:
-        rows = [(problem["at"], problem["reason"], problem["what"]) for problem in found.problems]
-        print_table("problems", ("file or episode", "reason", "what"), rows)
+        print_problems("problems", [(entry["at"], entry["reason"], entry["what"]) for entry in found.problems])
     shipped = ", ".join(found.converters) or "none"
     typer.echo(f"shipped converters for {found.format}: {shipped} (or a YAML file of yours, see CONTRIBUTING.md)")
     typer.echo(f"next: dataengine ingest {found.path} --converter NAME --lake LAKE --dry-run")

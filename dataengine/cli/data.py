@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dataengine.cli.output import print_json, print_table, progress, reported
+from dataengine.cli.output import print_json, print_problems, print_table, progress, reported, shown
 from dataengine.errors import SpecError
 
 if TYPE_CHECKING:
-    from dataengine.api import BuildOutcome, DryRun
+    from dataengine.api import BuildOutcome
     from dataengine.ingest import IngestReport
+    from dataengine.mixture.preview import DryRun
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 LakePath = Annotated[Path, typer.Option("--lake", help="The lake's folder.")]
@@ -45,7 +46,8 @@ def ingest(
         print_json(_ingest_document(report, dry_run=dry_run))
     else:
         _print_ingest(report, dry_run=dry_run)
-        typer.echo(f"next: dataengine lake ls --lake {lake}")
+        again = f"dataengine ingest {path} --converter {converter} --lake {lake}"
+        typer.echo(f"next: {again if dry_run else f'dataengine lake ls --lake {lake}'}")
     if report.failures:
         raise typer.Exit(3)
 
@@ -65,6 +67,7 @@ def _ingest_document(report: IngestReport, *, dry_run: bool) -> dict[str, object
         "dropped": len(report.failures),
         "reasons": dict(sorted(reasons.items())),
         "failures": [vars(failure) for failure in report.failures],
+        "standing": list(report.standing),
     }
 
 
@@ -77,13 +80,13 @@ def _print_ingest(report: IngestReport, *, dry_run: bool) -> None:
         parts.append(f"{len(report.failures):,} dropped")
     new = "" if report.changed or dry_run else " (nothing new)"
     typer.echo(f"{report.source_id}: {report.scanned:,} scanned: {', '.join(parts)}{new}")
-    shown = report.failures[:20]
-    if shown:
-        print_table(
-            "dropped", ("file or episode", "reason", "what"), [(f.upstream_id, f.reason, f.what) for f in shown]
+    if report.failures:
+        print_problems("dropped", [(f.upstream_id, f.reason, f.what) for f in report.failures])
+    if report.standing:
+        typer.echo(
+            f"{len(report.standing):,} failures of earlier ingests still count as dropped, {report.standing[0]} first;"
+            " `dataengine lake rm NAME` forgets one"
         )
-    if len(report.failures) > len(shown):
-        typer.echo(f"... and {len(report.failures) - len(shown):,} more (--json lists all)")
 
 
 @lake_app.command("ls")
@@ -103,7 +106,9 @@ def lake_ls(lake: LakePath, json: Json = False) -> None:
 @lake_app.command("rm")
 @reported
 def lake_rm(
-    names: Annotated[list[str], typer.Argument(help="Source ids, converters, or episode uids.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Source ids, converters, episode uids, or failed files and episodes by name.")
+    ],
     lake: LakePath,
     json: Json = False,
 ) -> None:
@@ -114,7 +119,7 @@ def lake_rm(
     if json:
         print_json({"removed": removed})
     else:
-        typer.echo(f"{removed:,} rows removed")
+        typer.echo(f"{removed:,} {'row' if removed == 1 else 'rows'} removed")
 
 
 @reported
@@ -126,7 +131,7 @@ def build(
     engine: Annotated[Literal["auto", "local", "ray"], typer.Option(help="What runs the tasks.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A recipe parameter, NAME=VALUE.")] = None,
     workers: Workers = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of what the lake holds.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and plan everything, write nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Build a version of a mixture. An interrupted build goes on where it was; the same build again is nothing."""
@@ -135,11 +140,14 @@ def build(
     parameters = _parameters(set_ or [])
     if dry_run:
         with progress() as tell:
-            plan = api.plan(recipe, lake, out, parameters=parameters, workers=workers, tell=tell)
+            plan, ingests, code = api.plan(recipe, lake, out, parameters=parameters, workers=workers, tell=tell)
         if json:
-            print_json(vars(plan))
+            read = [_ingest_document(entry, dry_run=True) for entry in ingests]
+            print_json({**vars(plan), "dry_run": True, "ingests": read})
         else:
-            _print_plan(plan)
+            _print_plan(plan, ingests)
+        if code:
+            raise typer.Exit(code)
         return
     with progress() as tell:
         outcome = api.build(
@@ -163,14 +171,28 @@ def _parameters(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def _print_plan(plan: DryRun) -> None:
-    rows = [(name, plan.rates.get(name), count) for name, count in plan.samples.items()]
-    print_table(f"plan of {plan.recipe}", ("converter", "rate", "samples"), rows)
+def _print_plan(plan: DryRun, ingests: list[IngestReport]) -> None:
+    for entry in ingests:
+        _print_ingest(entry, dry_run=True)
+    rows = [(name, plan.rates.get(name), plan.episodes[name], count) for name, count in plan.samples.items()]
+    print_table(f"plan of {plan.recipe}", ("converter", "rate", "episodes", "samples"), rows)
     if plan.dropped:
         print_table("drops", ("reason", "episodes"), list(plan.dropped.items()))
-    total = sum(plan.samples.values())
+    done = f" ({plan.tasks_cached} of them built already)" if plan.tasks_cached else ""
     typer.echo(
-        f"{total:,} samples in {plan.tasks} shards, about {plan.estimated_bytes / 1e6:,.1f} MB; plan {plan.plan_id}"
+        f"{sum(plan.samples.values()):,} samples in {plan.tasks} shards{done},"
+        f" about {plan.estimated_bytes / 1e6:,.1f} MB; plan {plan.plan_id}\nnothing was written"
+    )
+    if plan.bad_input:
+        _print_not_accepted(plan.bad_input)
+
+
+def _print_not_accepted(count: int) -> None:
+    drops = "1 drop" if count == 1 else f"{count:,} drops"
+    typer.echo(
+        f"{drops} for bad input that the recipe does not accept by name: repair the files and run again, or add the"
+        " reason to the source's `accept` in the recipe",
+        err=True,
     )
 
 
@@ -202,6 +224,8 @@ def _print_build(outcome: BuildOutcome, out: Path) -> None:
             f"  {entry.source_id}: {entry.added} added, {entry.unchanged} there already,"
             f" {entry.reconverted} reconverted, {len(entry.failures)} dropped"
         )
+    for failure in outcome.left_out[:20]:
+        typer.echo(shown(f"bad input: {failure.upstream_id}: {failure.reason}: {failure.what}"), err=True)
     if manifest is None:
         return
     names = ("source", "family", "in", "kept", "dropped", "samples", "license")
@@ -220,8 +244,10 @@ def _print_build(outcome: BuildOutcome, out: Path) -> None:
         f"{state}: version {report.version}, {manifest.samples:,} samples in {len(manifest.shards)} shards;"
         f" {report.tasks_executed} tasks executed, {report.tasks_cached} cached ({outcome.engine})"
     )
-    for row in report.bad_input[:20]:
-        typer.echo(f"bad input: {row.source_id} {row.upstream_id}: {row.reason}: {row.evidence}", err=True)
+    named = {failure.upstream_id for failure in outcome.left_out}
+    for row in [row for row in report.bad_input if row.upstream_id not in named][:20]:
+        typer.echo(shown(f"bad input: {row.source_id} {row.upstream_id}: {row.reason}: {row.evidence}"), err=True)
     if manifest.bad_input:
-        typer.echo(f"{manifest.bad_input} drops for bad input that the recipe does not accept by name", err=True)
-    typer.echo(f"next: dataengine verify {out}   dataengine audit {out}   dataengine urls {out} --split train")
+        _print_not_accepted(manifest.bad_input)
+    drops = f"   dataengine audit {out} --drops" if manifest.drops else f"   dataengine audit {out}"
+    typer.echo(f"next: dataengine verify {out}{drops}   dataengine urls {out} --split train")

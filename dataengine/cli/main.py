@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -47,6 +49,9 @@ mixture.register(app)
 
 def main() -> None:
     """Entry point of the `dataengine` program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path may hold any bytes, and they leave as they came.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     app()
 
 

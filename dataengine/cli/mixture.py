@@ -24,17 +24,22 @@ def audit(
     address: Address,
     shard: Annotated[int | None, typer.Option(help="Show what went into this shard.")] = None,
     episode: Annotated[str | None, typer.Option(help="Show where this episode went (uid or its beginning).")] = None,
+    drops: Annotated[bool, typer.Option("--drops", help="List everything that was dropped, and why.")] = False,
     json: Json = False,
 ) -> None:
     """Show which sources, episodes and licences made a version, a shard, or where an episode went."""
     from dataengine import api
     from dataengine.errors import SpecError
 
-    if shard is not None and episode is not None:
-        raise SpecError("--shard and --episode do not go together", fix="give one of them")
-    found = api.audit(address, shard=shard, episode=episode)
+    if (shard is not None) + (episode is not None) + drops > 1:
+        raise SpecError("--shard, --episode and --drops do not go together", fix="give one of them")
+    found = api.audit(address, shard=shard, episode=episode, drops=drops)
     if json:
         print_json(found)
+    elif drops:
+        columns = ("source_id", "upstream_id", "reason", "evidence", "accepted", "uid")
+        rows = [[row[name][:12] if name == "uid" else row[name] for name in columns] for row in found["dropped"]]
+        print_table(f"dropped from {found['mixture']}@{found['version']}", columns, rows)
     elif shard is not None:
         _print_shard(found)
     elif episode is not None:
@@ -95,8 +100,8 @@ def verify(address: Address, json: Json = False) -> None:
 
 @reported
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="M[@V]")],
-    second: Annotated[str, typer.Argument(metavar="B", help="M[@V]")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A mixture's folder, with @VERSION if not the latest.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same, to compare with.")],
     json: Json = False,
 ) -> None:
     """Show what changed from version A to version B: sources, episodes, samples, drops."""

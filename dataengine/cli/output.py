@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
+import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
-from dataengine.errors import ConflictError, DataEngineError, SpecError, StorageError
+from dataengine.errors import DataEngineError, StorageError
+
+MAX_LINE = 4000
+MAX_PROBLEMS = 20
 
 
 def reported[**Params, Result](command: Callable[Params, Result]) -> Callable[Params, Result]:
@@ -23,26 +29,41 @@ def reported[**Params, Result](command: Callable[Params, Result]) -> Callable[Pa
         except DataEngineError as error:
             _print_error(error)
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:  # who reads has enough, as `head` does; typer ends quietly
+            raise
         except OSError as error:
-            _print_error(StorageError(f"{error.strerror or error}", where=str(error.filename or "")))
+            fix = "check the path, who may read and write it, and the space on the disk"
+            _print_error(StorageError(f"{error.strerror or error}", where=str(error.filename or "") or None, fix=fix))
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            typer.echo("interrupted: run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
+            typer.echo("interrupted: run the same command again, it goes on with what is finished", err=True)
+            raise typer.Exit(128 + signal.SIGINT) from None
 
     return guarded
 
 
 def _print_error(error: DataEngineError) -> None:
-    kind = {SpecError: "usage", ConflictError: "conflict"}.get(type(error), "error")
-    typer.echo(f"{kind}: {error}", err=True)
+    kind = {2: "usage", 4: "conflict"}.get(error.exit_code, "error")
+    lines = str(error).splitlines()
+    typer.echo("\n".join([f"{kind}: {shown(lines[0])}", *map(shown, lines[1:])]), err=True)
+
+
+def shown(text: str) -> str:
+    """A text in one line of the terminal: what does not print is escaped."""
+    from dataengine.transforms.language import printable
+
+    return printable(text, MAX_LINE)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """One JSON document on standard output. What is no Unicode (a file name may be any bytes) is escaped."""
     import orjson
 
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode())
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONEncodeError:
+        text = json.dumps(value, indent=2, sort_keys=True)
+    typer.echo(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -65,6 +86,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(table)
 
 
+def print_problems(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    """The first of (file or episode, reason, what), and how many there are of each reason when they are many."""
+    print_table(title, ("file or episode", "reason", "what"), rows[:MAX_PROBLEMS])
+    if len(rows) > MAX_PROBLEMS:
+        counts = Counter(reason for _, reason, _ in rows).most_common()
+        told = ", ".join(f"{count:,} {reason}" for reason, count in counts)
+        typer.echo(f"... and {len(rows) - MAX_PROBLEMS:,} more (--json lists all); in all {told}")
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -75,10 +105,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return shown(", ".join(f"{key} {item}" for key, item in value.items()))
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+        return shown(", ".join(map(str, value)))
+    return shown(str(value))
 
 
 @contextmanager

@@ -182,12 +182,18 @@ def _id(value: Mapping[str, Any], key: str) -> str | None:
 
 
 def _row_names(rows: Sequence[_Row]) -> list[str]:
-    """Names that stay when rows are added: an id that every row has and none shares, else the row's number."""
-    for which in (0, 1):
-        ids = [row.ids[which] for row in rows]
-        if None not in ids and len(set(ids)) == len(ids):
-            return [str(found) for found in ids]
-    return [str(number) for number in range(len(rows))]
+    """Names that stay when rows are added: a row's id where no other row has it, else the row's number.
+
+    The ids are those of the key that tells more rows apart, `id` or `question_id`.
+    """
+    which = max((0, 1), key=lambda key: len({row.ids[key] for row in rows} - {None}))
+    times = Counter(row.ids[which] for row in rows)
+    names = []
+    for number, row in enumerate(rows):
+        own = row.ids[which]
+        free = str(number) if str(number) not in times else f"row {number}"
+        names.append(own if own is not None and times[own] == 1 else free)
+    return names
 
 
 def _ref(root: SourceRoot, upstream: str, rows: Mapping[str, _Row], media: Mapping[str, Any]) -> EpisodeRef:

@@ -18,7 +18,7 @@ from pathlib import Path
 from dataengine.documents import canonical_json, load_json, seal, sha256_bytes, unseal
 from dataengine.errors import ConflictError, FormatError, MissingError, SpecError, StorageError
 from dataengine.specs.records import Manifest, TaskRecord
-from dataengine.storage import Store
+from dataengine.storage import Store, make_folder
 
 MARKER = "mixture.json"
 VERSION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -49,18 +49,21 @@ class MixtureStore(Store):
         if self.exists(MARKER):
             unseal(self.read(MARKER), str(root / MARKER))
         elif not create:
-            raise MissingError(f"there is no mixture at {root}", fix="check the path, or build one: dataengine build -h")
+            raise MissingError(f"there is no mixture at {root}", fix="check the path, or build it: dataengine build -h")
         else:
-            if root.exists() and any(path.name != "staging" for path in root.iterdir()):
-                raise StorageError(
-                    f"{root} holds files that are no mixture", fix="name a new or empty folder for --out"
-                )
-            root.mkdir(parents=True, exist_ok=True)
+            self.check_free(root)
+            make_folder(root)
             self.publish(MARKER, seal(_KIND))
+
+    @staticmethod
+    def check_free(root: Path) -> None:
+        """A `StorageError` when the folder holds something else than a mixture."""
+        if root.is_dir() and not (root / MARKER).is_file() and any(p.name != "staging" for p in root.iterdir()):
+            raise StorageError(f"{root} holds files that are no mixture", fix="name a new or empty folder for --out")
 
     def clean_staging(self) -> None:
         """Remove temporary files of processes that are gone."""
-        for name in self.names("staging"):
+        for name in self.names("staging", "*.*.*"):
             process = name.split(".")[-2]
             if process.isdigit() and not _alive(int(process)):
                 self.path(name).unlink(missing_ok=True)
@@ -128,6 +131,16 @@ class MixtureStore(Store):
             if not self.exists(blob) or self.path(blob).stat().st_size != size:
                 return None
         return record
+
+    def holds(self, sha: str, manifest: Manifest) -> bool:
+        """Whether every shard, index and document of a manifest lies there (with its size; `verify` reads them)."""
+        folder = self.documents(sha)
+        names = [f"{folder}/{name}" for name in ("normalization.json", "ledger.parquet", "shard_records.parquet")]
+        names += [index_name(shard.sha256) for shard in manifest.shards]
+        sizes = {shard_name(shard.sha256): shard.bytes for shard in manifest.shards}
+        return all(map(self.exists, names)) and all(
+            self.exists(name) and self.path(name).stat().st_size == size for name, size in sizes.items()
+        )
 
     def commit(self, manifest: Manifest, version: str | None) -> tuple[str, bool]:
         """Publish a manifest and the ref that names it. Returns (version, created).

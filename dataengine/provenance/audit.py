@@ -95,6 +95,19 @@ def shard(store: MixtureStore, version: str, number: int) -> dict[str, Any]:
     }
 
 
+def drops(store: MixtureStore, version: str) -> dict[str, Any]:
+    """Everything that was dropped, with reason and evidence."""
+    sha, manifest = store.manifest(version)
+    names = ("uid", "unit", "source_id", "upstream_id", "reason", "step", "evidence", "bad_input", "accepted")
+    rows = [row for row in ledger_rows(store, sha, manifest) if row["status"] == "dropped"]
+    return {
+        "mixture": manifest.name,
+        "version": version,
+        "drops": dict(manifest.drops),
+        "dropped": [{name: row[name] for name in names} for row in rows],
+    }
+
+
 def episode(store: MixtureStore, version: str, uid: str) -> dict[str, Any]:
     """One episode by its uid or the beginning of it (a sample key's first part): fate, evidence, shards."""
     sha, manifest = store.manifest(version)

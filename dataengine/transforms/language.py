@@ -49,7 +49,7 @@ def _hidden(text: str) -> str | None:
     for pattern, told in (
         (_CONTROL, "a control character"),
         (_DIRECTION, "a character that turns the direction of text"),
-        (_HALF_PAIR, "half a surrogate pair"),
+        (_HALF_PAIR, "what is no Unicode"),
     ):
         found = pattern.search(text)
         if found is not None:

@@ -151,7 +151,7 @@ def test_adding_an_episode_executes_only_the_tasks_that_hold_it(
         for row in api.audit(f"{tmp_path / 'M'}@v0001", shard=n)["inputs"]
     }
     assert len(new) == 1
-    holding = api.audit(f"{tmp_path / 'M'}@v0002", episode=new.pop())["shards"]
+    holding = {entry["shard"] for entry in api.audit(f"{tmp_path / 'M'}@v0002", episode=new.pop())["shards"]}
     assert second.report.tasks_executed == len(holding)
     assert second.report.tasks_executed < second.report.tasks
     changes = api.diff(f"{tmp_path / 'M'}@v0001", f"{tmp_path / 'M'}@v0002")

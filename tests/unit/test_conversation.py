@@ -336,11 +336,11 @@ def test_rows_are_found_by_bytes_in_any_script(tmp_path, name, bom):
     assert said == [[turn["value"] for turn in value["conversations"]] for value in rows]
 
 
-def test_ids_name_rows_when_all_have_one(tmp_path):
+def test_a_row_keeps_its_name_when_rows_without_an_id_of_their_own_join_it(tmp_path):
     write_rows(tmp_path, "a.json", [row("q", "a", id="x"), row("q", "b", id="y")])
     write_rows(tmp_path, "b.json", [row("q", "a", id="x"), row("q", "b", id="x")])
     write_rows(tmp_path, "c.json", [row("q", "a", id="x"), row("q", "b")])
-    assert names(scan(tmp_path)) == ["a.json#x", "a.json#y", "b.json#0", "b.json#1", "c.json#0", "c.json#1"]
+    assert names(scan(tmp_path)) == ["a.json#x", "a.json#y", "b.json#0", "b.json#1", "c.json#x", "c.json#1"]
 
 
 def test_a_neighbour_changes_neither_name_nor_digest(tmp_path):
