@@ -90,7 +90,8 @@ def ingest(
     if lake is not None:
         fresh = _without_copies(lake, converter.source_id, report)
         if not dry_run:
-            _commit_failures(lake, conversion, report, fresh, _read_places(refs, read_well))
+            well = read_well | {name for ref in refs for name in ref.files}
+            _commit_failures(lake, conversion, report, fresh, _Seen(well, root if only is None else None))
     return report
 
 
@@ -127,9 +128,12 @@ def _scan(root: SourceRoot, only: str | None, converter: Converter, report: Inge
         del refs[name]
     told = {entry.upstream_id for entry in failures} | {name for ref in refs.values() for name in ref.files}
     failures += [failure("file", at, FormatError(*why)) for at, why in sorted(root.refused.items()) if at not in told]
-    if not refs and not failures:
-        what = f"no {converter.format.name} episode is here; `dataengine inspect` tells what is"
-        failures.append(failure("file", only or ".", FormatError("no_episodes", what)))
+    vacant = only is None and not any(root.path.iterdir())
+    if vacant or not (refs or failures):
+        what = f"no {converter.format.name} episode is here; " + (
+            "the folder is empty" if vacant else "`dataengine inspect` tells what is"
+        )
+        failures = [failure("file", only or ".", FormatError("no_episodes", what))]
     report.failures += {(entry.unit, entry.upstream_id): entry for entry in reversed(failures)}.values()
     return list(refs.values())
 
@@ -230,18 +234,36 @@ class _Batch:
         self._episodes, self._bytes = [], 0
 
 
-def _read_places(refs: Sequence[EpisodeRef], read_well: set[str]) -> set[str]:
-    return read_well | {name for ref in refs for name in ref.files}
+@dataclass(frozen=True)
+class _Seen:
+    """What an ingest saw: the episodes and files that were read, and the folder if the whole of it was searched."""
+
+    well: set[str]
+    whole: SourceRoot | None
+
+    def settles(self, head: Head) -> bool:
+        """Whether an earlier failure that was not met again is over.
+
+        So is one of an episode that was read; of a file that is there and drew no complaint, or of a place in it
+        (`file#row`, `file:line`); and of a file that was missed: the source does without it now.
+        """
+        if head.status == "quarantined" and head.reason in ABSENT:
+            return True
+        places = [head.upstream_id, *(head.upstream_id.rpartition(mark)[0] for mark in ("#", ":", " ("))]
+        return any(place in self.well or self._there(place) for place in places if place)
+
+    def _there(self, place: str) -> bool:
+        return self.whole is not None and self.whole.exists(place)
 
 
 def _commit_failures(
-    lake: Lake, conversion: Conversion, report: IngestReport, fresh: Sequence[Failure], well: set[str]
+    lake: Lake, conversion: Conversion, report: IngestReport, fresh: Sequence[Failure], seen: _Seen
 ) -> None:
-    """`fresh` failures become rows; rows of what is `well` now (episodes and files) are removed."""
+    """`fresh` failures become rows; rows of what is well now are removed."""
     source_id = conversion.converter.source_id
     failed = {entry.upstream_id for entry in report.failures}
     before = lake.failures(source_id)
-    lake.clear_failures(source_id, [h.upstream_id for h in before if h.upstream_id not in failed and _settled(h, well)])
+    lake.clear_failures(source_id, [h.upstream_id for h in before if h.upstream_id not in failed and seen.settles(h)])
     standing = lake.failures(source_id)
     report.standing = [head.upstream_id for head in standing if head.upstream_id not in failed]
     rows = {(head.upstream_id, head.reason, head.what, head.conversion_digest) for head in standing}
@@ -251,18 +273,6 @@ def _commit_failures(
         # an unchanged source makes no commit
         [f for f in fresh if (f.upstream_id, f.reason, f.what, conversion.digest) not in rows],
     )
-
-
-def _settled(head: Head, well: set[str]) -> bool:
-    """Whether an earlier failure that is not met again is over.
-
-    So is one of an episode that was read, of a file that was read or of a place in it (`file#row`, `file:line`),
-    and of a file that was missed: the source does without it now.
-    """
-    if head.status == "quarantined" and head.reason in ABSENT:
-        return True
-    places = (head.upstream_id.rpartition(mark)[0] for mark in ("#", ":", " ("))
-    return not well.isdisjoint({head.upstream_id, *places})
 
 
 def _without_copies(lake: Lake, source_id: str, report: IngestReport) -> list[Failure]:

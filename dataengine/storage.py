@@ -60,7 +60,8 @@ class SourceRoot:
             told = getattr(error, "strerror", None) or "its links go round in a circle"
             raise FormatError("unreadable_file", f"cannot open {relative}: {told}", where=relative) from None
         if not resolved.is_relative_to(self.path):
-            raise FormatError("path_outside_root", f"{relative} is a link out of the source folder", where=relative)
+            what = f"{relative} is a link out of the source folder: copy the file there, or ingest where it lies"
+            raise FormatError("path_outside_root", what, where=relative)
         if not stat.S_ISREG(mode):
             raise FormatError("not_a_regular_file", f"{relative} is not a regular file", where=relative)
         return resolved
@@ -100,7 +101,10 @@ class SourceRoot:
                 path = Path(folder, name)
                 if path.is_symlink() and not path.resolve().is_relative_to(self.path):
                     relative = path.relative_to(self.path).as_posix()
-                    self.refused[relative] = "path_outside_root", f"{relative} is a link to a folder outside the source"
+                    self.refused[relative] = (
+                        "path_outside_root",
+                        f"{relative} is a link to a folder outside the source, which is not searched",
+                    )
 
     def open(self, relative: str) -> BinaryIO:
         """Open for reading, without following a link that was put there meanwhile."""

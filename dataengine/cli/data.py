@@ -46,8 +46,12 @@ def ingest(
         print_json(_ingest_document(report, dry_run=dry_run))
     else:
         _print_ingest(report, dry_run=dry_run)
-        again = f"dataengine ingest {path} --converter {converter} --lake {lake}"
-        typer.echo(f"next: {again if dry_run else f'dataengine lake ls --lake {lake}'}")
+        if report.failures:
+            typer.echo("next: repair what is named and run the same command again; what is well is not added twice")
+        elif dry_run:
+            typer.echo(f"next: dataengine ingest {path} --converter {converter} --lake {lake}")
+        else:
+            typer.echo(f"next: dataengine lake ls --lake {lake}")
     if report.failures:
         raise typer.Exit(3)
 
@@ -83,9 +87,11 @@ def _print_ingest(report: IngestReport, *, dry_run: bool) -> None:
     if report.failures:
         print_problems("dropped", [(f.upstream_id, f.reason, f.what) for f in report.failures])
     if report.standing:
+        count = f"{len(report.standing):,} failures" if len(report.standing) > 1 else "1 failure"
+        first = shown(report.standing[0])
         typer.echo(
-            f"{len(report.standing):,} failures of earlier ingests still count as dropped, {report.standing[0]} first;"
-            " `dataengine lake rm NAME` forgets one"
+            f"{count} of earlier ingests, not met again, still counted as dropped: {first}"
+            f"{', ...' if len(report.standing) > 1 else ''}; `dataengine lake rm NAME` forgets one"
         )
 
 
