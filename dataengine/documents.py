@@ -23,6 +23,7 @@ MAX_JSON_DEPTH = 64
 _SINGULAR = {
     "converters": "converter",
     "pipelines": "recipe",
+    "schemas/catalogues": "catalogue",
     "schemas/embodiments": "embodiment",
     "schemas/layouts": "layout",
     "schemas/prompts": "prompt form",

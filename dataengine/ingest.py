@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from dataengine.engine.base import Engine
 from dataengine.episode import Episode
 from dataengine.errors import ConflictError, EpisodeError, FormatError
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
-from dataengine.lake import Lake
+from dataengine.lake import Forgotten, Lake
+from dataengine.lake.care import tend
 from dataengine.lake_rows import Failure, Head
 from dataengine.reading import failure, read_chunk
 from dataengine.specs.converter import Converter
@@ -35,7 +37,10 @@ Known = Mapping[str, list[tuple[str, str]]]
 
 @dataclass
 class IngestReport:
-    """What an ingest did. `standing` names failures of earlier ingests that this one neither met nor settled."""
+    """What an ingest did. `standing` names failures of earlier ingests that this one neither met nor settled.
+
+    `forgotten` names episodes that a tombstone keeps out: they are neither added nor failures.
+    """
 
     source_id: str
     converter: str
@@ -45,6 +50,7 @@ class IngestReport:
     unchanged: int = 0
     failures: list[Failure] = field(default_factory=list)
     standing: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -65,7 +71,10 @@ def ingest(
     A source elsewhere (`s3://`, `hf://`, ...) is read through a folder that is thrown away. Raises `ConflictError` when
     another converter made what the lake holds of the source.
     """
-    with local_source(path) as local:
+    with ExitStack() as stack:
+        if lake is not None and not dry_run:
+            stack.enter_context(lake.ingesting())
+        local = stack.enter_context(local_source(path))
         return _ingest(local, conversion, lake, engine, progress, dry_run=dry_run)
 
 
@@ -86,13 +95,20 @@ def _ingest(
     refs = _scan(root, only, converter, report)
     report.scanned = len(refs) + len(report.failures)
     known = lake.known(converter.source_id) if lake is not None else {}
+    forgotten = lake.tombstones() if lake is not None else Forgotten()
+    if converter.source_id in forgotten.sources:
+        report.forgotten, report.failures = sorted(ref.upstream_id for ref in refs), []
+        return report
     batch = _Batch(None if dry_run else lake, conversion, report, known)
     read_well: set[str] = set()
     for done, outcome in enumerate(_outcomes(root, conversion, refs, known, engine), start=1):
         if isinstance(outcome, Failure):
             report.failures.append(outcome)
         elif isinstance(outcome, Episode):
-            batch.add(outcome)
+            if forgotten and forgotten.hides(outcome.uid, outcome.source_id):
+                report.forgotten.append(outcome.upstream_id)
+            else:
+                batch.add(outcome)
             read_well.add(outcome.upstream_id)
         else:
             report.unchanged += 1
@@ -100,12 +116,15 @@ def _ingest(
         if progress is not None:
             progress(done, len(refs))
     batch.flush()
+    report.forgotten.sort()
     report.failures.sort(key=lambda failure: (failure.upstream_id, failure.reason))
     if lake is not None:
         fresh = _without_copies(lake, converter.source_id, report)
         if not dry_run:
             well = read_well | {name for ref in refs for name in ref.files}
             _commit_failures(lake, conversion, report, fresh, _Seen(well, root if only is None else None))
+            if report.changed:
+                tend(lake)
     return report
 
 

@@ -160,6 +160,22 @@ class Head:
     source: SourceInfo
     card: Card
 
+    @property
+    def media_digest(self) -> str:
+        """sha256 over the payloads of all streams: which bytes its pictures are made of."""
+        return sha256_json(sorted(info.payload_sha256 for info in self.media))
+
+    @property
+    def media_bytes(self) -> int:
+        """Bytes of all streams."""
+        return sum(info.size for info in self.media)
+
+    @property
+    def content(self) -> str:
+        """sha256 of what decides the row's content: not versions, not row order."""
+        streams = sorted(info.digest for info in self.media)
+        return sha256_json([self.uid, self.conversion_digest, self.status, self.reason, streams])
+
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Head:
         plain = {name: row[name] for name in HEAD_COLUMNS if name not in ("media", "meta", "source", "card")}
@@ -241,19 +257,19 @@ def failure_row(failure: Failure, head: Mapping[str, str]) -> dict[str, Any]:
 
 def media_rows(episode: Episode) -> list[dict[str, Any]]:
     """One media row a stream."""
-    rows = []
-    for item in episode.media.values():
-        info = MediaInfo.of(episode.uid, item)
-        rows.append(
-            {
-                "media_id": info.media_id,
-                "uid": episode.uid,
-                "payload_sha256": info.payload_sha256,
-                "bytes": info.size,
-                "payload": item.payload,
-            }
-        )
-    return rows
+    return [media_row(episode.uid, item) for item in episode.media.values()]
+
+
+def media_row(uid: str, media: Media) -> dict[str, Any]:
+    """The row of one stream."""
+    info = MediaInfo.of(uid, media)
+    return {
+        "media_id": info.media_id,
+        "uid": uid,
+        "payload_sha256": info.payload_sha256,
+        "bytes": info.size,
+        "payload": media.payload,
+    }
 
 
 def _view_row(view: View) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import wraps
 from typing import Any, BinaryIO, cast
@@ -19,6 +19,7 @@ import av
 import av.logging
 import numpy as np
 from av.container import InputContainer, OutputContainer
+from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -30,6 +31,10 @@ from dataengine.images import MAX_PIXELS, Pixels
 av.logging.set_level(None)
 _DEMUXERS = ((4, b"ftyp", "mp4"), (4, b"moov", "mp4"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"RIFF", "avi"))
 _BITEXACT = {"fflags": "+bitexact"}
+_CHROMA_CENTER = 2
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
+"""Without accurate rounding the SIMD that a machine has decides the last bits of a picture in RGB; without full chroma
+colours come out 1 to 2 of 255 too dark."""
 
 
 def _door[**Params, Result](function: Callable[Params, Result]) -> Callable[Params, Result]:
@@ -291,7 +296,13 @@ def _decoded(payload: bytes, found: VideoIndex, first: int, *, threads: bool) ->
 @_door
 def _to_rgb(scaler: VideoReformatter, frame: Any, size: tuple[int, int] | None) -> Pixels:
     height, width = size or (frame.height, frame.width)
-    made = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
+    scaling = Interpolation.AREA
+    if (height, width) == (
+        frame.height,
+        frame.width,
+    ):  # each pixel has its block's colour, wherever that is said to lie
+        scaling, frame.chroma_location = Interpolation.POINT, 0
+    made = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation=scaling | _EXACT)
     return np.ascontiguousarray(made.to_ndarray(), np.uint8)
 
 
@@ -319,3 +330,84 @@ def encode(pixels: Sequence[Pixels], rate: int, *, gop: int = 30, codec: str = "
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+@_door
+def without_foreign(media: Media) -> Media:
+    """The stream with its own frames alone: decoded, and encoded again without loss (x264, one thread, bit-exact).
+
+    Frames come out of the decoder pixel for pixel as before, at the same times. `digest` stays, since it is over what
+    came in. `EpisodeError` `video_unreadable` where the picture format has no lossless encoder here, or where a frame
+    did not come back as it was.
+    """
+    own = index(io.BytesIO(media.payload)).pts[media.first_frame : media.first_frame + media.frames]
+    payload, planes = _lossless(media.payload, own)
+    made = replace(
+        media,
+        codec="mp4/h264",
+        payload=payload,
+        first_frame=0,
+        foreign_frames=0,
+    )
+    found = index(io.BytesIO(payload))
+    back = [_planes(frame) for frame in _decoded(payload, found, int(found.pts[0]), threads=False)]
+    if back != planes or len(planes) != media.frames or not np.array_equal(frame_times(made), frame_times(media)):
+        raise EpisodeError("video_unreadable", f"{media.name}: the frames do not come back as they were")
+    return made
+
+
+def _lossless(data: bytes, own: NDArray[np.int64]) -> tuple[bytes, list[str]]:
+    """The frames at these times, encoded anew; and a digest of each frame's pixels."""
+    buffer = io.BytesIO()
+    source, stream = _open(io.BytesIO(data))
+    planes: list[str] = []
+    wanted = set(own.tolist())
+    with source, av.open(buffer, "w", format="mp4", options=_BITEXACT, container_options=_BITEXACT) as target:
+        stream.thread_type = "NONE"
+        made: VideoStream | None = None
+        for frame in source.decode(stream):
+            if frame.pts is None or frame.pts not in wanted:
+                continue
+            if made is None:
+                made = _lossless_stream(target, stream, frame)
+            planes.append(_planes(frame))
+            frame.pts -= int(own[0])
+            frame.pict_type = PictureType.NONE
+            target.mux(made.encode(frame))
+        if made is not None:
+            target.mux(made.encode(None))
+    return buffer.getvalue(), planes
+
+
+def _lossless_stream(target: OutputContainer, source: VideoStream, frame: av.VideoFrame) -> VideoStream:
+    """An x264 stream for frames like this one: same pixels, same colours, same clock."""
+    name = "libx264rgb" if frame.format.is_rgb else "libx264"
+    if frame.format.name not in {form.name for form in av.Codec(name, "w").video_formats or ()}:
+        raise EpisodeError("video_unreadable", f"no lossless encoder for {frame.format.name} pictures")
+    options = {"qp": "0", "g": "30", "bf": "0", "flags": "+bitexact", "x264-params": "mbtree=0"}
+    made = cast("VideoStream", target.add_stream(name, rate=source.average_rate or 30, options=options))
+    made.height, made.width, made.pix_fmt = frame.height, frame.width, frame.format.name
+    made.time_base = made.codec_context.time_base = source.time_base
+    made.thread_type = "NONE"
+    made.codec_context.thread_count = 1
+    given = source.codec_context
+    for part in ("color_range", "colorspace", "color_primaries", "color_trc"):
+        setattr(made.codec_context, part, getattr(given, part))
+    # H.264 cannot say that nobody knows where the chroma samples lie; the scaler takes them to lie in the middle then.
+    made.codec_context.chroma_sample_location = frame.chroma_location or _CHROMA_CENTER
+    return made
+
+
+def _planes(frame: av.VideoFrame) -> str:
+    """sha256 over a frame's pixels as they are coded (padding left out) and as they are shown."""
+    found = hashlib.sha256(frame.to_ndarray().tobytes())
+    found.update(_to_rgb(VideoReformatter(), frame, None).tobytes())
+    return found.hexdigest()
+
+
+@_door
+def packets(data: bytes) -> list[tuple[int, bytes]]:
+    """(presentation time, bytes) of every packet, in the order of decoding."""
+    container, stream = _open(io.BytesIO(data))
+    with container:
+        return [(packet.pts or 0, bytes(packet)) for packet in container.demux(stream) if packet.size]

@@ -1,37 +1,35 @@
 """Weights to rates: how many samples each source gives, from its weight, its size and its group.
 
-A source offers some windows; its rate is how often each is taken. Targets t come from the recipe: the weight itself
-(`share`) or weight * n^alpha (`power`; alpha 1 is proportional to size, 0.43 is pi0's), n the source's size in the
-recipe's unit; in a group they are shares of the group's. Then rate_i = s * t_i / n_i, so that the sources stand to
-each other as their targets in that unit, with one s for all by which the mixture has `mix.samples` samples, or as
-many as all sources offer within their caps.
+A source offers some windows; its rate is how often each is taken: its weight (`multiplier`), or its weight by its size
+(`absolute`). Else targets t come from the recipe: the weight itself (`share`) or weight * n^alpha (`power`; alpha 1 is
+proportional to size, 0.43 is pi0's), n the source's size in the recipe's unit; in a group they are shares of the
+group's. Then rate_i = s * t_i / n_i, so that the sources stand to each other as their targets in that unit, with one s
+for all by which the mixture has `mix.samples` samples, or as many as all sources offer within their caps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from dataengine.specs.recipe import GroupSpec, MixUnit, Recipe, RecipeSource
+from dataengine.specs.recipe import GroupSpec, MixUnit, Recipe, RecipeSource, StageSpec
 from dataengine.specs.records import Pins
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a source's kept episodes hold: windows (`samples`, as its steps weigh them), episodes, steps, seconds."""
+    """What a source's kept episodes hold: windows (`samples`, as its steps weigh them), episodes, steps, seconds.
+
+    `items` says that its samples are items of vision-language data, `bytes` estimates what they take.
+    """
 
     samples: int = 0
     episodes: int = 0
     frames: int = 0
     seconds: float = 0.0
-
-    def plus(self, other: Offer) -> Offer:
-        return Offer(
-            self.samples + other.samples,
-            self.episodes + other.episodes,
-            self.frames + other.frames,
-            self.seconds + other.seconds,
-        )
+    items: bool = False
+    bytes: int = 0
 
     def size(self, unit: MixUnit) -> float:
         """The size in a unit."""
@@ -53,15 +51,61 @@ def resolve_pins(recipe: Recipe, offered: Mapping[str, Offer], earlier: Pins | N
     scale = earlier.scale if earlier is not None and kept else _scale(recipe, offered, targets)
     rates = {}
     for source in recipe.sources:
-        name = source.converter
+        name = source.entry
         rates[name] = kept[name] if name in kept else _rate(recipe, source, offered.get(name, Offer()), targets, scale)
+    if recipe.mix.mode == "scheduled":
+        buckets, names = _own_buckets(recipe, offered, earlier), tuple(source.entry for source in recipe.sources)
+        return Pins(rates=rates, scale=float(f"{scale:.9g}"), buckets=buckets, sources=names)
     return Pins(rates=rates, scale=float(f"{scale:.9g}"), buckets=dict(recipe.shards.buckets))
+
+
+def _own_buckets(recipe: Recipe, offered: Mapping[str, Offer], earlier: Pins | None) -> dict[str, int]:
+    """Bucket counts by `split/source`: the recipe's shared out by size, at least one each; pinned ones stay."""
+    whole = sum(offer.bytes for offer in offered.values()) or 1
+    standing = earlier.buckets if earlier is not None and earlier.sources else {}
+    found = {}
+    for split, count in recipe.shards.buckets.items():
+        for source in recipe.sources:
+            name = f"{split}/{source.entry}"
+            part = offered.get(source.entry, Offer()).bytes / whole
+            found[name] = standing.get(name) or max(1, round(count * part))
+    return found
+
+
+def drawn(
+    recipe: Recipe, pins: Pins, offered: Mapping[str, Offer], samples: Mapping[str, int]
+) -> dict[str, Any] | None:
+    """The schedule of a scheduled mix: draws of an epoch, and by stage each source's share of them; None when baked.
+
+    `samples` lie in the train shards. A source is drawn `rate` times as often as it has samples; a stage with weights
+    of its own resolves them as the recipe's are, and has its `part` of the draws.
+    """
+    if recipe.mix.mode == "baked":
+        return None
+    draws = round(sum(pins.rates[name] * count for name, count in samples.items()))
+    stages = recipe.mix.stages or (None,)
+    whole = sum(stage.part for stage in stages if stage is not None) or 1.0
+    listed = []
+    left = draws
+    for number, stage in enumerate(stages):
+        rates = pins.rates if stage is None else resolve_pins(in_stage(recipe, stage), offered, None, None).rates
+        weights = {name: rates[name] * count for name, count in samples.items()}
+        total = sum(weights.values()) or 1.0
+        last = number == len(stages) - 1
+        own = left if last or stage is None else round(draws * stage.part / whole)
+        left -= own
+        shares = {name: float(f"{weight / total:.12g}") for name, weight in sorted(weights.items()) if weight}
+        listed.append({"name": "main" if stage is None else stage.name, "draws": own, "shares": shares})
+    return {"draws": draws, "stages": listed}
 
 
 def _rate(recipe: Recipe, source: RecipeSource, have: Offer, targets: Mapping[str, float], scale: float) -> float:
     size = have.size(recipe.mix.unit)
-    multiplier = recipe.mix.weights == "multiplier" or not size
-    rate = source.weight if multiplier else scale * targets[source.converter] / size
+    rate = source.weight
+    if size and recipe.mix.weights != "multiplier":
+        rate = (source.weight if recipe.mix.weights == "absolute" else scale * targets[source.entry]) / size
+    if recipe.mix.max_repeats is not None:
+        rate = min(rate, recipe.mix.max_repeats)
     if source.cap is not None and have.size(source.cap_unit) * rate > source.cap:
         rate = source.cap / have.size(source.cap_unit)
     return float(f"{rate:.9g}")
@@ -69,7 +113,7 @@ def _rate(recipe: Recipe, source: RecipeSource, have: Offer, targets: Mapping[st
 
 def _scale(recipe: Recipe, offered: Mapping[str, Offer], targets: Mapping[str, float]) -> float:
     """The s by which the mixture has `mix.samples` samples, else as many as its sources offer within their caps."""
-    within = (_within_cap(source, offered.get(source.converter, Offer())) for source in recipe.sources)
+    within = (_within_cap(source, offered.get(source.entry, Offer())) for source in recipe.sources)
     total = float(recipe.mix.samples or sum(within))
     weighted = sum(
         target * offered[name].samples / offered[name].size(recipe.mix.unit)
@@ -91,14 +135,24 @@ def target_weights(recipe: Recipe, offered: Mapping[str, Offer]) -> dict[str, fl
     """How the sources stand to each other by the recipe, in its unit; a source that offers nothing takes no share."""
     own = {}
     for source in recipe.sources:
-        size = offered.get(source.converter, Offer()).size(recipe.mix.unit)
+        size = offered.get(source.entry, Offer()).size(recipe.mix.unit)
         grows = recipe.mix.weights == "power"
-        own[source.converter] = (source.weight * size**recipe.mix.alpha if grows else source.weight) if size else 0.0
+        own[source.entry] = (source.weight * size**recipe.mix.alpha if grows else source.weight) if size else 0.0
+    if recipe.mix.vision_language is not None:
+        return _halved(own, {name for name in own if offered.get(name, Offer()).items}, recipe.mix.vision_language)
     if not recipe.mix.groups:
         return own
     result = dict.fromkeys(own, 0.0)
     _share_out(recipe.mix.groups, 1.0, own, result)
     return result
+
+
+def _halved(own: Mapping[str, float], items: set[str], part: float) -> dict[str, float]:
+    """`part` of the whole to the vision-language sources and the rest to the others, where there are both."""
+    talk, act = sum(own[name] for name in items), sum(own[name] for name in own if name not in items)
+    if not (talk and act):
+        return dict(own)
+    return {n: weight * (part / talk if n in items else (1 - part) / act) for n, weight in own.items()}
 
 
 def _share_out(groups: Iterable[GroupSpec], whole: float, own: Mapping[str, float], result: dict[str, float]) -> None:
@@ -115,13 +169,21 @@ def _share_out(groups: Iterable[GroupSpec], whole: float, own: Mapping[str, floa
                 result[name] = part * own[name] / members
 
 
+def in_stage(recipe: Recipe, stage: StageSpec) -> Recipe:
+    """The recipe with a stage's weights and groups."""
+    sources = tuple(s.model_copy(update={"weight": stage.weights.get(s.entry, s.weight)}) for s in recipe.sources)
+    mix = recipe.mix.model_copy(update={"groups": stage.groups or recipe.mix.groups, "stages": ()})
+    return recipe.model_copy(update={"sources": sources, "mix": mix})
+
+
 def _inherited(recipe: Recipe, earlier: Pins | None, earlier_recipe: object) -> dict[str, float]:
     if earlier is None or not isinstance(earlier_recipe, Mapping):
         return {}
-    if earlier_recipe.get("mix") != recipe.mix.canonical():
+    if earlier_recipe.get("mix") != recipe.resolved()["mix"]:
         return {}
-    before = {entry["converter"]: _weighing(entry) for entry in earlier_recipe.get("sources", ())}
-    now = {source.converter: _weighing(source.canonical()) for source in recipe.sources}
+    sources = earlier_recipe.get("sources", ())
+    before = {entry.get("name") or entry["converter"]: _weighing(entry) for entry in sources}
+    now = {source.entry: _weighing(source.canonical()) for source in recipe.sources}
     return {name: rate for name, rate in earlier.rates.items() if name in now and before.get(name) == now[name]}
 
 
@@ -138,7 +200,7 @@ def shares(recipe: Recipe, offered: Mapping[str, Offer], samples: Mapping[str, i
     wanted = target_weights(recipe, offered)
     if recipe.mix.weights == "multiplier":
         sizes = {name: offered.get(name, Offer()).size(unit) for name in wanted}
-        wanted = {source.converter: source.weight * sizes[source.converter] for source in recipe.sources}
+        wanted = {source.entry: source.weight * sizes[source.entry] for source in recipe.sources}
     got = {
         name: samples.get(name, 0) * offer.size(unit) / offer.samples if offer.samples else 0.0
         for name, offer in offered.items()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -14,6 +15,10 @@ from dataengine.fixtures.lerobot_writer import FixtureEpisode, write_lerobot
 
 REPO = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DATAENGINE_DATA", REPO.parent / "shared" / "data"))
+
+# How long one example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,11 @@ from dataengine.api.catalog import (
     show_embodiment,
     show_layout,
 )
+from dataengine.api.catalogues import catalogue_export, catalogue_show, forecast, list_catalogues
 from dataengine.api.common import EngineName, Tell
 from dataengine.api.lakes import lake_list, lake_remove, stale
+from dataengine.api.report import report
+from dataengine.api.schedules import RepeatedUrls, repeated_urls, schedule
 from dataengine.api.statistics import stats_check, stats_export, stats_show
 from dataengine.api.versions import (
     audit,
@@ -33,15 +36,20 @@ from dataengine.api.versions import (
 __all__ = [
     "BuildOutcome",
     "EngineName",
+    "RepeatedUrls",
     "Tell",
     "audit",
     "build",
+    "catalogue_export",
+    "catalogue_show",
     "diff",
+    "forecast",
     "gc",
     "ingest",
     "inspect",
     "lake_list",
     "lake_remove",
+    "list_catalogues",
     "list_converters",
     "list_embodiments",
     "list_formats",
@@ -54,6 +62,9 @@ __all__ = [
     "recipe",
     "recipe_schema",
     "relabel",
+    "repeated_urls",
+    "report",
+    "schedule",
     "show_embodiment",
     "show_layout",
     "stale",

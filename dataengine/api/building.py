@@ -21,9 +21,10 @@ from dataengine.lake_rows import Failure
 from dataengine.mixture import build as building
 from dataengine.mixture import runs
 from dataengine.mixture import trial as trying
-from dataengine.mixture.build import BuildReport, Inputs
+from dataengine.mixture.build import BuildReport
 from dataengine.mixture.collect import building as build_lease
 from dataengine.mixture.preview import DryRun, preview
+from dataengine.mixture.select import Inputs, select
 from dataengine.mixture.store import MARKER, MixtureStore, check_version_name
 from dataengine.mixture.trial import Trial, chosen_step
 from dataengine.relabel.cache import AnswerCache
@@ -114,11 +115,11 @@ def build(
         stack.callback(pool.close)
         ingests = _ingest_sources(spec, conversions, opened, pool, tell)
         left_out = _left_out(spec, ingests)
-        inputs = building.select(spec, opened)
+        inputs = select(spec, opened)
         earlier = _earlier(store)
-        done = _standing(spec, inputs, store, earlier, version)
-        if done is not None and not rebalance:
-            return BuildOutcome(done, ingests, "none", left_out)
+        standing = _standing(spec, inputs, store, earlier, version)
+        if standing is not None and not rebalance:
+            return BuildOutcome(standing, ingests, "none", left_out)
         chosen = chosen_engine(engine, workers, inputs, pool, store.address)
         stack.callback(chosen.close)
         if chosen is not pool:
@@ -126,9 +127,9 @@ def build(
         inputs = building.with_answers(spec, inputs, partial(Client.from_environment, Limits()), tell)
         running = building.permuted(chosen, task_order) if task_order is not None else chosen
         planned = building.make_plan(spec, inputs, running, None if rebalance else earlier, tell)
-        records, executed = building.execute(spec, inputs, planned, store, running, tell)
-        report = building.commit(spec, inputs, planned, records, store, version)
-        report.tasks_executed, report.tasks_cached = executed, len(planned.tasks) - executed
+        done = building.execute(spec, inputs, planned, store, running, tell)
+        report = building.commit(spec, inputs, planned, done, store, version)
+        report.tasks_executed, report.tasks_cached = done.executed, len(planned.tasks) - done.executed
         runs.record(store, report, chosen.name, started)
         return BuildOutcome(report, ingests, chosen.name, left_out)
 
@@ -152,7 +153,7 @@ def plan(
         stack.callback(pool.close)
         opened = _scratch(stack, lake, media=_looks(spec)) if _reads_raw(spec) else Lake(lake)
         ingests = _ingest_sources(spec, conversions, opened, pool, tell)
-        inputs = building.with_answers(spec, building.select(spec, opened), None, tell, AnswerCache(lake))
+        inputs = building.with_answers(spec, select(spec, opened), None, tell, AnswerCache(lake))
         chosen = chosen_engine("local", workers, inputs, pool)
         earlier = _earlier(store) if store and not rebalance else None
         planned = building.make_plan(spec, inputs, chosen, earlier, tell)
@@ -187,7 +188,7 @@ def try_step(
             opened = Lake(_named(lake))
         _ingest_sources(spec, conversions, opened, pool, tell)
         cache = AnswerCache(lake) if lake is not None else None
-        inputs = building.with_answers(spec, building.select(spec, opened), None, tell, cache)
+        inputs = building.with_answers(spec, select(spec, opened), None, tell, cache)
         running = chosen_engine("local", workers, inputs, pool)
         found = trying.try_step(spec, step, inputs, running, examples, tell)
         if pictures is not None:
@@ -219,11 +220,11 @@ def relabel(
     spec, _ = bound(recipe, parameters)
     if not asks(spec):
         raise SpecError(f"no step of {spec.name} asks a model", fix="add a step {name: llm_relabel, ...}")
-    inputs = building.select(spec, Lake(lake))
+    inputs = select(spec, Lake(lake))
     uids: dict[str, list[str]] = {}
     for head in inputs.heads.values():
         if head.status == "ok":
-            uids.setdefault(head.converter, []).append(head.uid)
+            uids.setdefault(head.entry, []).append(head.uid)
     client = None if dry_run else partial(Client.from_environment, limits or Limits())
     return ask_models(spec, inputs.lake, inputs.snapshot, uids, client, tell=tell)[1]
 
@@ -266,14 +267,17 @@ def _ingest_sources(
     for number, (source, path) in enumerate(bound):
         tell("ingest", number, len(bound))
         told = partial(tell, f"read {source.converter}")
-        reports.append(run_ingest(path, conversions[source.converter], lake, pool, told))
+        reports.append(run_ingest(path, conversions[source.converter or ""], lake, pool, told))
     tell("ingest", len(bound), len(bound))
     return reports
 
 
 def _left_out(spec: Recipe, ingests: Sequence[IngestReport]) -> list[Failure]:
     """What the ingests could not read, but for what the recipe accepts by name."""
-    accepted = {source.converter: source.accept for source in spec.sources}
+    accepted: dict[str, set[str]] = {}
+    for source in spec.sources:
+        if source.converter is not None:
+            accepted.setdefault(source.converter, set()).update(source.accept)
     return [entry for report in ingests for entry in report.failures if entry.reason not in accepted[report.converter]]
 
 

@@ -17,7 +17,7 @@ from dataengine.layouts import Layout, weakest
 from dataengine.layouts import describe as describe_layout
 from dataengine.specs import editor
 from dataengine.specs.converter import load_converter
-from dataengine.specs.recipe import PromptSpec, recipe_parameters
+from dataengine.specs.recipe import PromptSpec, Recipe, recipe_parameters
 from dataengine.storage import address_of, local_source
 from dataengine.transforms.prompts import card_phrase, form_of, prompt_facts
 from dataengine.transforms.quality import recipe_steps
@@ -34,9 +34,12 @@ def recipe(name: str, parameters: Mapping[str, str] | None = None) -> dict[str, 
     return {
         "recipe": spec.resolved(),
         "description": spec.description,
+        "not_shipped": _not_shipped(spec),
         "sources": [
             {
+                "source": source.entry,
                 "converter": source.converter,
+                "select": source.select.canonical() if source.select is not None else None,
                 "weight": source.weight,
                 "cap": source.cap,
                 "window": spec.window_for(source).canonical(),
@@ -45,6 +48,13 @@ def recipe(name: str, parameters: Mapping[str, str] | None = None) -> dict[str, 
             for source in spec.sources
         ],
     }
+
+
+def _not_shipped(spec: Recipe) -> list[str]:
+    """Converters that the recipe takes from the lake by a name that no shipped one has."""
+    shipped = spec_files("converters")
+    named = {source.converter for source in spec.sources if source.path is None and source.converter is not None}
+    return sorted(named - set(shipped))
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -122,7 +132,7 @@ def show_embodiment(name: str, instruction: str = "<instruction>") -> dict[str, 
     hz = card.rates_hz[0] if card.rates_hz else None
     facts = prompt_facts(
         form_of(PromptSpec()),
-        card=card,
+        robot_tag=card.robot_tag,
         body=card_phrase(card),
         hz=hz or 0.0,
         chunk=max(1, round(hz or 1.0)),

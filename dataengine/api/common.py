@@ -11,7 +11,7 @@ from dataengine.convert import Conversion
 from dataengine.documents import find_spec
 from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
-from dataengine.mixture.build import Inputs
+from dataengine.mixture.select import Inputs
 from dataengine.specs.normalization import bound_reuse
 from dataengine.specs.recipe import Recipe, load_recipe
 
@@ -44,6 +44,9 @@ def bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[R
         spec, folder = recipe, Path()
     sources, conversions, names = [], {}, {}
     for source in spec.sources:
+        if source.converter is None:
+            sources.append(source.canonical())
+            continue
         name = source.converter
         is_file = name.endswith((".yaml", ".yml"))
         if is_file or source.path is not None:
@@ -52,11 +55,12 @@ def bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[R
             name = conversion.converter.name
             conversions[name] = conversion
         sources.append({**source.canonical(), "converter": name})
-        names[source.converter] = name
+        if source.name is None:
+            names[source.converter] = name
     document = {
         **spec.canonical(),
         "sources": sources,
-        "mix": {**spec.mix.canonical(), "groups": [group.renamed(names).canonical() for group in spec.mix.groups]},
+        "mix": spec.mix.renamed(names).canonical(),
         "normalization": bound_reuse(spec.normalization, folder).canonical(),
     }
     return Recipe.parse(document, spec.name), conversions
@@ -66,12 +70,12 @@ def chosen_engine(
     name: EngineName, workers: int | None, inputs: Inputs, pool: LocalEngine, notes: str | None = None
 ) -> Engine:
     """The engine for a build; `auto` goes by size. Small builds run in this process."""
-    size = sum(info.size for head in inputs.heads.values() for info in head.media)
+    size = int(inputs.heads.media_bytes.sum())
     if name == "auto":
         name = "ray" if size >= AUTO_RAY_BYTES or "RAY_ADDRESS" in os.environ else "local"
     if name == "ray":
         from dataengine.engine.ray import RayEngine
 
-        return RayEngine(workers, notes)
+        return RayEngine(workers, notes, sees=[inputs.lake.path])
     small = len(inputs.heads) <= SMALL_EPISODES and size <= SMALL_BYTES
     return LocalEngine(1) if small and workers is None else pool

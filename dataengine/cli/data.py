@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dataengine.cli.catalogues import print_forecast
 from dataengine.cli.output import print_json, print_problems, print_table, progress, reported, shown
 from dataengine.cli.recipes import parameters
+from dataengine.errors import SpecError
 
 if TYPE_CHECKING:
     from dataengine.api import BuildOutcome
@@ -79,6 +81,7 @@ def _ingest_document(report: IngestReport, *, dry_run: bool) -> dict[str, object
         "dropped": len(report.failures),
         "reasons": dict(sorted(reasons.items())),
         "failures": [vars(failure) for failure in report.failures],
+        "forgotten": len(report.forgotten),
         "standing": list(report.standing),
     }
 
@@ -88,6 +91,8 @@ def _print_ingest(report: IngestReport, *, dry_run: bool) -> None:
     parts = [f"{report.added:,} {verb}", f"{report.unchanged:,} there already"]
     if report.reconverted:
         parts.append(f"{report.reconverted:,} reconverted")
+    if report.forgotten:
+        parts.append(f"{len(report.forgotten):,} forgotten and left out")
     if report.failures:
         parts.append(f"{len(report.failures):,} dropped")
     new = "" if report.changed or dry_run else " (nothing new)"
@@ -160,13 +165,16 @@ def lake_rm(
 @reported
 def build(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
-    lake: LakePath,
-    out: Annotated[Path, typer.Option("--out", help="The mixture's folder.")],
+    lake: Annotated[Path | None, typer.Option("--lake", help="The lake's folder.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The mixture's folder.")] = None,
     version: Annotated[str | None, typer.Option(help="Version name; default: the next number.")] = None,
     engine: Annotated[Literal["auto", "local", "ray"], typer.Option(help="What runs the tasks.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A recipe parameter, NAME=VALUE.")] = None,
     workers: Workers = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and plan everything, write nothing.")] = False,
+    catalogue: Annotated[
+        str | None, typer.Option(help="With --dry-run: plan over a catalogue, without a lake or any data.")
+    ] = None,
     rebalance: Annotated[
         bool, typer.Option("--rebalance", help="Resolve all rates anew instead of inheriting the last version's.")
     ] = False,
@@ -179,6 +187,11 @@ def build(
     from dataengine import api
 
     given = parameters(set_)
+    if catalogue is not None:
+        _only_dry(dry_run)
+        print_forecast(api.forecast(recipe, catalogue, parameters=given), json=json)
+        return
+    lake, out = _named(lake, "--lake"), _named(out, "--out")
     if dry_run:
         with progress() as tell:
             plan, ingests, code = api.plan(
@@ -211,6 +224,17 @@ def build(
         _print_build(outcome, out)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
+
+
+def _only_dry(dry_run: bool) -> None:
+    if not dry_run:
+        raise SpecError("a catalogue holds no data to build from", fix="add --dry-run, or leave out --catalogue")
+
+
+def _named(path: Path | None, option: str) -> Path:
+    if path is None:
+        raise SpecError(f"{option} is missing", fix="name it; only `--dry-run --catalogue NAME` goes without")
+    return path
 
 
 @reported
@@ -268,9 +292,9 @@ def _print_trial(found: Trial) -> None:
     if found.reasons:
         print_table("reasons", ("reason", "episodes"), list(found.reasons.items()))
     if found.tasks:
-        rows = [(t.converter, t.task, t.episodes, t.steps, t.kept, f"{t.loss:.1%}") for t in found.tasks[:10]]
+        rows = [(t.source, t.task, t.episodes, t.steps, t.kept, f"{t.loss:.1%}") for t in found.tasks[:10]]
         title = "tasks that lose most" + (f" (10 of {len(found.tasks):,})" if len(found.tasks) > 10 else "")
-        print_table(title, ("converter", "task", "episodes", "steps", "kept", "loss"), rows)
+        print_table(title, ("source", "task", "episodes", "steps", "kept", "loss"), rows)
     columns = ("source", "episode", "effect", "what", "picture")
     shown_rows = [(e.source_id, e.upstream_id, e.effect, "; ".join(e.what), e.picture or None) for e in found.examples]
     print_table("examples", columns, shown_rows)
@@ -284,7 +308,7 @@ def _print_plan(plan: DryRun, ingests: list[IngestReport]) -> None:
         (name, plan.rates.get(name), plan.episodes[name], count, *(f"{share:.2%}" for share in plan.shares[name]))
         for name, count in plan.samples.items()
     ]
-    columns = ("converter", "rate", "episodes", "samples", f"requested ({plan.unit}s)", f"realized ({plan.unit}s)")
+    columns = ("source", "rate", "episodes", "samples", f"requested ({plan.unit}s)", f"realized ({plan.unit}s)")
     print_table(f"plan of {plan.recipe}", columns, rows)
     if plan.dropped:
         print_table("drops", ("reason", "episodes"), list(plan.dropped.items()))

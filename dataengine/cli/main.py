@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from dataengine.cli import bodies, catalog, data, layouts, mixture, recipes, relabel, stats, versions
+from dataengine.cli import (
+    bodies,
+    catalog,
+    catalogues,
+    data,
+    layouts,
+    mixture,
+    recipes,
+    relabel,
+    report,
+    schedule,
+    stats,
+    versions,
+)
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failed, or verification failed; 2 usage; 3 done, but a file was quarantined or an episode"
@@ -49,7 +62,10 @@ data.register(app)
 relabel.register(app)
 mixture.register(app)
 recipes.register(app)
+catalogues.register(app)
+schedule.register(app)
 stats.register(app)
+report.register(app)
 versions.register(app)
 
 

@@ -134,17 +134,33 @@ def diff(
 def urls(
     address: Address,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="Of a scheduled version: train shards, as often as the schedule draws.")
+    ] = False,
+    epoch: Annotated[int, typer.Option(min=0, help="With --repeat: the epoch.")] = 0,
     json: Json = False,
 ) -> None:
     """Print the shards of a version, one absolute path a line, for any WebDataset reader."""
     from dataengine import api
 
-    found = api.urls(address, split)
+    found = _repeated(address, split, epoch) if repeat else api.urls(address, split)
     if json:
         print_json(found)
     else:
         for url in found:
             typer.echo(url)
+
+
+def _repeated(address: str, split: str | None, epoch: int) -> list[str]:
+    from dataengine import api
+    from dataengine.errors import SpecError
+
+    if split not in (None, "train"):
+        raise SpecError(f"--repeat: split {split!r} is read plainly", fix="leave --repeat out")
+    found = api.repeated_urls(address, epoch=epoch)
+    for name, (wanted, met) in found.shares.items():
+        typer.echo(f"{name}: {met:.3%} of the samples, {wanted:.3%} by the schedule", err=True)
+    return found.urls
 
 
 @reported

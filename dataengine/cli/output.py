@@ -1,4 +1,4 @@
-"""What the commands print: tables, JSON, progress bars, errors. No logic."""
+"""What the commands print: tables, JSON, errors; progress is `cli/progress.py`. No logic."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
 
+from dataengine.cli.progress import progress as progress  # noqa: PLC0414 - what commands print comes from here
 from dataengine.errors import DataEngineError, StorageError
 
 MAX_LINE = 4000
@@ -112,37 +112,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return shown(", ".join(map(str, value)))
     return shown(str(value))
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars on standard error, one a stage, with rate and time left; silent when nobody watches."""
-    if not sys.stderr.isatty():
-        yield lambda _stage, _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    bars: dict[str, Any] = {}
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = shown.add_task(stage, total=total)
-            shown.update(bars[stage], completed=done, total=total)
-
-        yield tell

@@ -27,9 +27,17 @@ def check(recipe: Name, set_: Set = None, json: Json = False) -> None:
 
     found = api.recipe(recipe, parameters(set_))
     if json:
-        print_json({"recipe": found["recipe"]["name"], "ok": True, "sources": len(found["sources"])})
+        told = {"recipe": found["recipe"]["name"], "ok": True, "sources": len(found["sources"])}
+        print_json({**told, "not_shipped": found["not_shipped"]})
         return
     typer.echo(f"{recipe}: a recipe of {len(found['sources'])} sources, nothing is wrong with it")
+    if found["not_shipped"]:
+        typer.echo(
+            shown(
+                f"{len(found['not_shipped'])} of their converters are not shipped, the lake must hold what they made:"
+                f" {', '.join(found['not_shipped'])}"
+            )
+        )
     typer.echo(f"next: dataengine build {recipe} --lake LAKE --out M --dry-run")
 
 
@@ -48,11 +56,11 @@ def show(recipe: Name, set_: Set = None, json: Json = False) -> None:
     for name, value in sorted(document.items()):
         if name not in ("name", "version", "sources", "filters", "steps"):
             typer.echo(shown(f"  {name}: {_inline(value)}"))
-    rows = [(s["converter"], s["weight"], s["cap"], _inline(s["window"]), len(s["steps"])) for s in found["sources"]]
-    print_table("sources", ("converter", "weight", "cap", "window", "steps"), rows)
+    rows = [(s["source"], s["weight"], s["cap"], _inline(s["window"]), len(s["steps"])) for s in found["sources"]]
+    print_table("sources", ("source", "weight", "cap", "window", "steps"), rows)
     for source in found["sources"]:
         steps = [(step["kind"], step["name"], step["version"], step["parameters"]) for step in source["steps"]]
-        print_table(f"steps of {source['converter']}", ("kind", "step", "version", "parameters"), steps)
+        print_table(f"steps of {source['source']}", ("kind", "step", "version", "parameters"), steps)
 
 
 def _inline(value: Any) -> str:

@@ -82,6 +82,11 @@ class Layout:
         """Changes with anything that the layout says."""
         return self.spec.digest()
 
+    @property
+    def label(self) -> str:
+        """The name and the first characters of the digest."""
+        return f"{self.name}@{self.digest[:12]}"
+
     def width(self, side: Side) -> int:
         """K, the number of columns of a side."""
         return self.spec_of(side).width

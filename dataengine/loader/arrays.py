@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from dataengine.errors import FormatError
+from dataengine.layouts import Layout as Vectors
 from dataengine.loader.codec import Bools, Channels, Floats, Layout, Numbers
 from dataengine.loader.npy import parse_npy
 from dataengine.loader.shards import RawSample
+from dataengine.schema import WIDTH
 
 COSINES = ("state_cosine", "action_cosine")
 _FLOAT, _FLAG = "<f4", "|u1"
@@ -69,6 +71,52 @@ def window_of(
     for name in cosines:
         _like(raw, name, _FLOAT, state if name == "state_cosine" else action, arrays)
     return Form(layout, state, action, baked, cosines), Window(place, raw, facts, arrays)
+
+
+class Dense(TypedDict):
+    """The fields of an `Example` that a window of a version in a layout holds as they are."""
+
+    state: Floats
+    state_mask: Bools
+    action: Floats
+    action_mask: Bools
+    is_pad: Bools
+    present: Floats
+    present_mask: Bools
+
+
+def vectors(raw: RawSample, layout: Vectors) -> Dense:
+    """A window's arrays in a layout: state [Th, K], action [H, K], `present` [256], each with its mask; `is_pad` [H].
+
+    A missing one, or one of another type or shape, is a `FormatError` `sample_damaged`.
+    """
+    arrays: dict[str, bytes] = {}
+    shapes: dict[str, _Shape] = {}
+    for name, width in (("state", layout.width("state")), ("action", layout.width("action"))):
+        shape, arrays[name] = _member(raw, name, _FLOAT)
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
+            raise FormatError("sample_damaged", f"{name} is {shape}, not [rows, {width}]", where=raw.where)
+        shapes[name] = shape
+    expected = {"state_mask": shapes["state"], "action_mask": shapes["action"], "is_pad": shapes["action"][:1]}
+    for name, shape in {**expected, "present_mask": (WIDTH,)}.items():
+        _like(raw, name, _FLAG, shape, arrays)
+    _like(raw, "present", _FLOAT, (WIDTH,), arrays)
+
+    def floats(name: str, shape: _Shape) -> Floats:
+        return np.frombuffer(arrays[name], np.float32).reshape(shape)
+
+    def flags(name: str, shape: _Shape) -> Bools:
+        return np.frombuffer(arrays[name], np.uint8).reshape(shape).astype(np.bool_)
+
+    return Dense(
+        state=floats("state", shapes["state"]),
+        state_mask=flags("state_mask", shapes["state"]),
+        action=floats("action", shapes["action"]),
+        action_mask=flags("action_mask", shapes["action"]),
+        is_pad=flags("is_pad", shapes["action"][:1]),
+        present=floats("present", (WIDTH,)),
+        present_mask=flags("present_mask", (WIDTH,)),
+    )
 
 
 def _masked(raw: RawSample, name: str, channels: Channels, arrays: dict[str, bytes]) -> _Shape:

@@ -18,18 +18,21 @@ from dataengine.images import Fit
 from dataengine.layouts import Layout
 from dataengine.loader.baked import Baked
 from dataengine.loader.codec import Codec, make_codec
-from dataengine.loader.decode import Decoder, parse_facts
-from dataengine.loader.examples import TORCH_FIX, Batch, Example, Kind, collate
+from dataengine.loader.decode import Decoder
+from dataengine.loader.examples import TORCH_FIX, Batch, Example, collate
 from dataengine.loader.layouts import Target
-from dataengine.loader.order import Permutation, Schedule
-from dataengine.loader.shards import Shards, view_of
+from dataengine.loader.mixing import Mix, Spans
+from dataengine.loader.order import Order, Permutation, Schedule
+from dataengine.loader.segment import Cut
+from dataengine.loader.segments import Choices, GivenPrompt, GivenWindow
+from dataengine.loader.shards import Shards
+from dataengine.loader.stored import KINDS, Stored, stored_samples, wanted_views
 from dataengine.mixture.store import MixtureStore, split_address
 from dataengine.schema import WIDTH
 
 if TYPE_CHECKING:
     from dataengine.loader.torch_dataset import TorchDataset
 
-KINDS: tuple[Kind, ...] = ("window", "item")
 _READ_AHEAD = 64
 
 
@@ -44,6 +47,8 @@ class Identity:
     representation: str
     normalize: bool
     layout: str | None = None  # its name and the first characters of its digest
+    stage: str | None = None
+    weights: Mapping[str, float] | None = None
 
 
 class MixtureDataset:
@@ -53,11 +58,11 @@ class MixtureDataset:
     process that uses them. Reading raises `FormatError` naming shard and key where a sample is damaged.
     """
 
-    def __init__(self, identity: Identity, shards: Shards, decoder: Decoder, chosen: NDArray[np.int64] | None) -> None:
+    def __init__(self, identity: Identity, stored: Stored, decoder: Decoder, mix: Mix | None = None) -> None:
         self.identity = identity
-        self._shards = shards
+        self._stored = stored
         self._decoder = decoder
-        self._chosen = chosen  # places of the samples of the wanted kinds; None: all
+        self._mix = mix  # the schedule of a scheduled mixture; None: an epoch has every sample once
 
     @property
     def codec(self) -> Codec:
@@ -65,7 +70,7 @@ class MixtureDataset:
         return self._decoder.codec
 
     def __len__(self) -> int:
-        return self._shards.samples if self._chosen is None else len(self._chosen)
+        return len(self._stored)
 
     def __getitem__(self, place: int) -> Example:
         return self.examples([place])[0]
@@ -76,16 +81,30 @@ class MixtureDataset:
 
     def examples(self, places: Sequence[int]) -> list[Example]:
         """The samples at `places`, decoded together: several times faster than one by one."""
-        views = self._decoder.views
-        return self._decoder.decode([self._shards.read(self._place(place), views) for place in places])
+        found = [self._place(place) for place in places]
+        return self._decoder.decode(self._stored.read(found, self._decoder.views))
 
     def raw(self, place: int) -> dict[str, bytes]:
-        """A sample's members as they lie in the shard, by extension: `json`, `action.npy`, `head.jpg`, ..."""
-        return self._shards.read(self._place(place)).members
+        """A sample's members as they lie in the shard, by extension: `json`, `action.npy`, `head.jpg`, ...
 
-    def order(self, seed: int = 0, epoch: int = 0) -> Permutation:
-        """The order of an epoch: a permutation in which any place is found at once."""
-        return Permutation(len(self), seed, epoch)
+        Of a window that is cut out of a segment: as they would lie in a shard of windows.
+        """
+        return self._stored.raw(self._place(place))
+
+    def located(self, places: Sequence[int]) -> list[tuple[str, str]]:
+        """(shard, key) of the samples at `places`."""
+        found = self._stored.read([self._place(place) for place in places], ())
+        raws = (sample.raw if isinstance(sample, Cut) else sample for sample in found)
+        return [(raw.shard, raw.key) for raw in raws]
+
+    @property
+    def epoch_length(self) -> int:
+        """Samples in an epoch: all of them, or the draws of a scheduled mixture."""
+        return len(self.order())
+
+    def order(self, seed: int = 0, epoch: int = 0) -> Order:
+        """The order of an epoch, in which any place is found at once: a permutation, or a scheduled mixture's draws."""
+        return Permutation(len(self), seed, epoch) if self._mix is None else self._mix.order(seed, epoch)
 
     def schedule(
         self,
@@ -188,8 +207,7 @@ class MixtureDataset:
         size = len(self)
         if not -size <= index < size:
             raise IndexError(f"sample {index} of {size}")
-        index %= size
-        return index if self._chosen is None else int(self._chosen[index])
+        return index % size
 
 
 def open_mixture(
@@ -203,6 +221,10 @@ def open_mixture(
     image_size: tuple[int, int] | None = None,
     image_fit: Fit = "stretch",
     kinds: Sequence[str] = KINDS,
+    window: GivenWindow | None = None,
+    prompt: GivenPrompt | None = None,
+    weights: Mapping[str, float] | None = None,
+    stage: str | None = None,
     verify: bool = False,
 ) -> MixtureDataset:
     """Open a version of a mixture for training.
@@ -213,18 +235,25 @@ def open_mixture(
         representation: of action chunks: `absolute`, `relative`, `relative_base` or `delta`. None: what the version is
             baked in; else what the layout's project trains on, else `absolute`.
         normalize: apply the version's `normalization.json` to state and action. A baked version is normalized.
-        layout: another project's vectors and image names, by a shipped name, a file or a `Layout`; None: the unified
-            vector. One that converts numbers needs `normalize=False`.
+        layout: another project's vectors and image names, by a shipped name, a file or a `Layout`; None: the one that
+            the version is built in, else the unified vector. One that converts numbers needs `normalize=False`.
         views: camera views to decode, with their history; None: all, (): none.
         image_size: (height, width) every image is scaled to; None: as stored.
         image_fit: `stretch`, or `pad` to keep the aspect.
-        kinds: of samples: `window`, `item`, or both.
+        kinds: of samples: `window`, `item`, or both. A scheduled mixture then draws only sources that have such, each
+            as often as else.
+        window: of a version of segments: how windows are cut, `{"chunk": {"seconds": 1.0}, "stride": 2, "history":
+            2}` or some of it; the rest, and None, as the version's recipe says.
+        prompt: of a version of segments: how prompts are made, a form's name or some of a recipe's `prompt`.
+        weights: of the sources of a scheduled mixture, every one named, instead of its shares; 0 leaves one out.
+        stage: of a scheduled mixture; an epoch then is this stage alone.
         verify: check the sha256 of every shard first.
 
     Raises:
-        SpecError: no such version, split, representation, kind, view or layout; it names those there are. Or the
-            layout's project does not train on that representation, or the layout converts numbers; or a baked version
-            is asked for anything but what its shards hold.
+        SpecError: no such version, split, representation, kind, view, layout, source or stage; it names those there
+            are. Or the layout's project does not train on that representation, or the layout converts numbers; or a
+            baked version is asked for anything but what its shards hold; or `window` or `prompt` of a version of
+            windows, or a window that needs more rows than segments hold.
         FormatError: a shard, an index or a document is missing or damaged.
     """
     _check_images(image_size, image_fit)
@@ -232,10 +261,12 @@ def open_mixture(
     store = MixtureStore(folder)
     name = store.resolve(version)
     sha, manifest = store.manifest(name)
+    choices = Choices.of(manifest.recipe, window, prompt)
     baked = Baked.of(manifest.recipe, manifest.normalization_sha256)
     target = Target.of(layout, normalize=normalize and baked is None)
     if baked is not None:
         form = baked.form(representation, None if target is None else target.layout, normalize=normalize)
+        target = target if baked.layout is None else Target(baked.layout)
     else:
         form = representation or "absolute" if target is None else target.layout.representation(representation)
     entries = [entry for entry in manifest.shards if entry.split == split]
@@ -248,10 +279,14 @@ def open_mixture(
         document = orjson.loads(data)
     shards = Shards(store.address, tuple(entries))
     shards.check(digests=verify)
-    decoder = Decoder(make_codec(form, document), _views(shards, views), image_size, image_fit, target, baked)
-    chosen = f"{target.layout.name}@{target.layout.digest[:12]}" if target is not None else None
-    identity = Identity(manifest.name, name, sha, split, form, normalize, chosen)
-    return MixtureDataset(identity, shards, decoder, _chosen(shards, kinds))
+    stored = stored_samples(shards, choices, kinds)
+    decoder = Decoder(make_codec(form, document), wanted_views(shards, views), image_size, image_fit, target, baked)
+    chosen = target.layout.label if target is not None else None
+    identity = Identity(manifest.name, name, sha, split, form, normalize, chosen, stage, weights)
+    spans = Spans.of([entry.source for entry in entries], stored.stops)
+    drawn = manifest.schedule if split == "train" else None
+    mix = Mix.of(drawn, spans, weights=weights, stage=stage, partly=stored.partly)
+    return MixtureDataset(identity, stored, decoder, mix)
 
 
 def _check_images(size: tuple[int, int] | None, fit: str) -> None:
@@ -259,31 +294,3 @@ def _check_images(size: tuple[int, int] | None, fit: str) -> None:
         raise unknown_name("image_fit", fit, get_args(Fit))
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise SpecError(f"image_size {size} is no size", fix="give (height, width) in pixels")
-
-
-def _views(shards: Shards, views: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The wanted views, each of which must be somewhere in the shards."""
-    if views is None:
-        return None
-    there: set[str] = set()
-    for _, table in shards.tables():
-        there |= {view for extension in table.extensions if (view := view_of(extension)) is not None}
-        if there.issuperset(views):
-            return tuple(views)
-    raise unknown_name("view", next(view for view in views if view not in there), there)
-
-
-def _chosen(shards: Shards, kinds: Sequence[str]) -> NDArray[np.int64] | None:
-    """Places of the samples of these kinds; None when that is all of them."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise unknown_name("kind", unknown[0] if unknown else "", KINDS)
-    if set(kinds) == set(KINDS):
-        return None
-    places = []
-    for first, table in shards.tables():
-        is_window = table.having(("action.npy", "state.npy"))
-        for row in np.flatnonzero(~is_window).tolist():  # an item, or a window of images alone: its JSON tells
-            is_window[row] = parse_facts(shards.read(first + row))["kind"] == "window"
-        places.append(first + np.flatnonzero(is_window == (kinds[0] == "window")))
-    return np.concatenate(places)

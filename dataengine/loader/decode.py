@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import orjson
 
 from dataengine import images
 from dataengine.errors import EpisodeError, FormatError, SpecError
-from dataengine.loader.arrays import Form, Window, stacked, window_of
+from dataengine.loader.arrays import Form, Window, stacked, vectors, window_of
 from dataengine.loader.baked import Baked, check_facts
 from dataengine.loader.codec import Codec, Layout, Numbers, wide
 from dataengine.loader.examples import Bools, Example, Floats, Pixels
 from dataengine.loader.layouts import Target
+from dataengine.loader.segment import Cut
 from dataengine.loader.shards import IMAGES, RawSample
 from dataengine.schema import WIDTH
 
@@ -33,32 +34,40 @@ class Decoder:
     target: Target | None = None
     baked: Baked | None = None
 
-    def decode(self, samples: Sequence[RawSample]) -> list[Example]:
+    def decode(self, samples: Iterable[RawSample | Cut]) -> list[Example]:
         """Examples in the order of `samples`; a damaged one is a `FormatError` with its shard and key."""
         found: dict[int, Example] = {}
         groups: dict[Form, list[Window]] = {}
         for place, raw in enumerate(samples):
+            if isinstance(raw, Cut):
+                form, window = raw.window(place, self.codec.layout(raw.facts, raw.raw.where))
+                groups.setdefault(form, []).append(window)
+                continue
             facts = parse_facts(raw)
             if facts["kind"] == "item":
                 found[place] = _item(raw, facts, self._widths())
                 continue
             check_facts(facts, self.baked, raw.where)
+            if self._in_layout is not None:
+                found[place] = self._dense(raw, facts, self._in_layout)
+                continue
             layout = self.codec.layout(facts, raw.where)
             form, window = window_of(place, raw, facts, layout, baked=self.baked is not None)
             groups.setdefault(form, []).append(window)
         for form, windows in groups.items():
             found |= self._windows(form, windows)
-        return [found[place] for place in range(len(samples))]
+        return [found[place] for place in range(len(found))]
 
     def _windows(self, form: Form, windows: list[Window]) -> dict[int, Example]:
         layout, (numbers, is_pad, now) = form.layout, stacked(form, windows)
         try:
             ready = numbers if form.baked else self.codec.forward(layout, numbers)
-            (states, state_masks), (actions, action_masks) = self._placed(layout, ready, windows[0].facts, is_pad)
+            placed_in = placed(self.target, layout, ready, windows[0].facts, is_pad)
         except EpisodeError as error:
             for window in windows if len(windows) > 1 else ():
                 self._windows(form, [window])  # raises for the one that is damaged
             raise FormatError(error.reason, error.what, where=windows[0].raw.where) from None
+        (states, state_masks), (actions, action_masks) = placed_in
         state_cosines = None if ready.state_cosine is None else wide(ready.state_cosine, layout.state_runs)
         action_cosines = None if ready.action_cosine is None else wide(ready.action_cosine, layout.action_runs)
         present = wide(now, layout.state_runs)
@@ -83,20 +92,21 @@ class Decoder:
             for row, window in enumerate(windows)
         }
 
-    def _placed(
-        self, layout: Layout, ready: Numbers, facts: Mapping[str, Any], is_pad: Bools
-    ) -> tuple[_Masked, _Masked]:
-        """State and action, each with its mask, in the unified vector or in the layout that was asked for."""
-        state = wide(ready.state, layout.state_runs), wide(ready.state_mask, layout.state_runs)
-        action = wide(ready.action, layout.action_runs), wide(ready.action_mask, layout.action_runs)
-        if self.target is None:
-            return state, action
-        if ready.state_cosine is not None or ready.action_cosine is not None:
-            raise SpecError(
-                f"layout {self.target.layout.name} has no place for the cosines of angles normalized by `sincos`",
-                fix="load with normalize=False, or build with another method",
-            )
-        return self.target.windows(facts, state, action, is_pad)
+    @property
+    def _in_layout(self) -> Target | None:
+        """The layout that the shards' own vectors are in."""
+        return self.target if self.baked is not None and self.baked.layout is not None else None
+
+    def _dense(self, raw: RawSample, facts: Mapping[str, Any], target: Target) -> Example:
+        """A window of a version in a layout, as it lies in its shard."""
+        return Example(
+            key=raw.key,
+            kind="window",
+            facts=facts,
+            **vectors(raw, target.layout),
+            images=self._images(raw),
+            prompt=facts["prompt"]["text"],
+        )
 
     def _widths(self) -> tuple[int, int]:
         if self.target is None:
@@ -106,7 +116,9 @@ class Decoder:
     def _images(self, raw: RawSample) -> dict[str, Pixels]:
         result = {}
         members = {name.rpartition(".")[0]: name for name in raw.members if name.endswith(IMAGES)}
-        named = {name: name for name in members} if self.target is None else self.target.images(members)
+        named = {name: name for name in members}
+        if self.target is not None and self._in_layout is None:
+            named = self.target.images(members)
         for name, shown in named.items():
             extension = members[name]
             data = raw.members[extension]
@@ -116,6 +128,27 @@ class Decoder:
                 raise FormatError(error.reason, f"{extension}: {error.what}", where=raw.where) from None
             result[shown] = images.resize(pixels, self.image_size, self.image_fit) if self.image_size else pixels
         return result
+
+
+def placed(
+    target: Target | None, layout: Layout, ready: Numbers, facts: Mapping[str, Any], is_pad: Bools
+) -> tuple[_Masked, _Masked]:
+    """State and action of windows, each with its mask, in the unified vector or in a layout (`target`).
+
+    Raises:
+        EpisodeError: `bad_rotation`.
+        SpecError: the layout has no place for what normalization made.
+    """
+    state = wide(ready.state, layout.state_runs), wide(ready.state_mask, layout.state_runs)
+    action = wide(ready.action, layout.action_runs), wide(ready.action_mask, layout.action_runs)
+    if target is None:
+        return state, action
+    if ready.state_cosine is not None or ready.action_cosine is not None:
+        raise SpecError(
+            f"layout {target.layout.name} has no place for the cosines of angles normalized by `sincos`",
+            fix="load with normalize=False, or build with another method",
+        )
+    return target.windows(facts, state, action, is_pad)
 
 
 def parse_facts(raw: RawSample) -> dict[str, Any]:

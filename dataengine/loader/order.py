@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,20 @@ _Words = NDArray[np.uint64]
 _ROUNDS = 8
 _LEAST_HALF = 4  # a Feistel network over fewer bits reaches few permutations; cycle walking makes the rest up
 _BLOCK = 1 << 12
+
+
+class Order(Protocol):
+    """What an epoch reads: places of a data set by number, any of them found at once."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+    def take(self, places: NDArray[np.integer]) -> Indices:
+        """The places at numbers [n], each in `0 .. len - 1`; [n] int64."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,12 @@ class Schedule:
     """Which samples stand in which batch of one rank, from batch `start` on: an iterable of index lists.
 
     Batch b of all `world` ranks together is places `b * batch_size * world` onwards of the order, dealt out one by
-    one: ranks never share a sample, together they have all of them, and after b batches a run with another number of
+    one: ranks never share a place, together they have all of them, and after b batches a run with another number of
     ranks (and the same product) goes on exactly there. Ranks may differ by one batch, or in the size of the last
     one; `drop_last` leaves out what would make them differ. It serves as a `batch_sampler` of torch's DataLoader.
     """
 
-    order: Permutation
+    order: Order
     batch_size: int
     start: int = 0
     rank: int = 0

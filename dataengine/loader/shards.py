@@ -7,7 +7,7 @@ import re
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -31,7 +31,10 @@ _FIX = "run `dataengine verify`, then build again"
 
 @dataclass(frozen=True)
 class IndexTable:
-    """A shard's index: sample i has the rows `starts[i] .. starts[i + 1] - 1` of the other arrays."""
+    """A shard's index: sample i has the rows `starts[i] .. starts[i + 1] - 1` of the other arrays.
+
+    `listed` is what it says of samples beside their members, by the sample's number.
+    """
 
     keys: tuple[str, ...]
     extensions: tuple[str, ...]
@@ -39,15 +42,19 @@ class IndexTable:
     which: array[int]  # the extension
     offsets: array[int]
     sizes: array[int]
+    listed: dict[int, Mapping[str, Any]]
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> IndexTable:
         """Read the bytes of `shards.index.dump`; `FormatError` `index_damaged` when they are none."""
         known: dict[str, int] = {}
         keys: list[str] = []
-        starts, which, offsets, sizes = array("q", [0]), array("H"), array("q"), array("q")
+        starts, which, offsets, sizes = array("q", [0]), array("I"), array("q"), array("q")
+        listed: dict[int, Mapping[str, Any]] = {}
         try:
-            for key, members in orjson.loads(data)["samples"]:
+            for key, members, *said in orjson.loads(data)["samples"]:
+                if said:
+                    listed[len(keys)] = said[0]
                 keys.append(key)
                 for extension, offset, size in members:
                     which.append(known.setdefault(extension, len(known)))
@@ -56,12 +63,12 @@ class IndexTable:
                 starts.append(len(which))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise FormatError("index_damaged", "not a shard index", where=where, fix=_FIX) from None
-        return cls(tuple(keys), tuple(known), starts, which, offsets, sizes)
+        return cls(tuple(keys), tuple(known), starts, which, offsets, sizes, listed)
 
     def having(self, extensions: Sequence[str]) -> NDArray[np.bool_]:
         """Which samples have a member with one of these extensions."""
         numbers = [number for number, name in enumerate(self.extensions) if name in extensions]
-        rows = np.isin(np.frombuffer(self.which, np.uint16), numbers)
+        rows = np.isin(np.frombuffer(self.which, np.uint32), numbers)
         members = np.diff(np.frombuffer(self.starts, np.int64)).astype(np.int64)
         owner = np.repeat(np.arange(len(self.keys)), members)
         return np.bincount(owner[rows], minlength=len(self.keys)) > 0
@@ -90,6 +97,15 @@ class RawSample(NamedTuple):
         return f"{self.shard}: {self.key}"
 
 
+class Placed(NamedTuple):
+    """Where a sample's members lie in its shard: (offset, size) by extension, in their order."""
+
+    number: int
+    shard: str
+    key: str
+    members: dict[str, tuple[int, int]]
+
+
 class Shards:
     """The shards of one split, in the manifest's order. Indexes are read when first needed and then kept."""
 
@@ -115,6 +131,11 @@ class Shards:
     @property
     def samples(self) -> int:
         return self._stops[-1]
+
+    @property
+    def stops(self) -> NDArray[np.int64]:
+        """[shards] the number behind the last sample of each."""
+        return np.array(self._stops, np.int64)
 
     def check(self, *, digests: bool) -> None:
         """Every shard stands there in its full size, and has its digest; else a `FormatError`."""
@@ -157,6 +178,26 @@ class Shards:
         }
         return RawSample(shard_name(entry.sha256), table.keys[row], members)
 
+    def placed(self, place: int) -> Placed:
+        """Where the members of the sample at `place` lie, to read some of them with `members`."""
+        number = bisect_right(self._stops, place)
+        entry = self._entries[number]
+        row = place - self._stops[number] + entry.samples
+        table = self._table(number)
+        members = {
+            table.extensions[table.which[at]]: (table.offsets[at], table.sizes[at])
+            for at in range(table.starts[row], table.starts[row + 1])
+        }
+        return Placed(number, shard_name(entry.sha256), table.keys[row], members)
+
+    def members(self, placed: Placed, names: Sequence[str]) -> dict[str, bytes]:
+        """Some members of a sample by extension; with one request, so best such that lie side by side."""
+        wanted = [(name, *placed.members[name]) for name in names]
+        if self._store.is_local:
+            mapped = self._bytes(placed.number) if wanted else b""
+            return {name: mapped[offset : offset + size] for name, offset, size in wanted}
+        return self._requested(placed.shard, wanted)
+
     def _fetched(self, entry: ShardEntry, table: IndexTable, row: int, leave: Container[str]) -> dict[str, bytes]:
         """The members of a sample, which lie side by side, with one request."""
         wanted = [
@@ -164,8 +205,15 @@ class Shards:
             for at in range(table.starts[row], table.starts[row + 1])
             if (name := table.extensions[table.which[at]]) not in leave
         ]
-        first, last = wanted[0][1], wanted[-1][1] + wanted[-1][2]
-        data = self._store.backend.read(shard_name(entry.sha256), first, last - first)
+        return self._requested(shard_name(entry.sha256), wanted)
+
+    def _requested(self, shard: str, wanted: Sequence[tuple[str, int, int]]) -> dict[str, bytes]:
+        """(name, offset, size) by name, with one request for all from the first byte to the last."""
+        if not wanted:
+            return {}
+        first = min(offset for _, offset, _ in wanted)
+        stop = max(offset + size for _, offset, size in wanted)
+        data = self._store.backend.read(shard, first, stop - first)
         return {name: data[offset - first : offset - first + size] for name, offset, size in wanted}
 
     def _table(self, number: int) -> IndexTable:

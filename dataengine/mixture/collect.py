@@ -8,21 +8,15 @@ has renewed for `LEASE_SECONDS` is of a process that is gone.
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataengine.documents import seal
-from dataengine.errors import ConflictError, StorageError
 from dataengine.mixture.store import MixtureStore, index_name, shard_name, task_name
+from dataengine.storage.leases import lease, refuse, wait_for
 
-LEASE_SECONDS = 120.0
-_RENEW_SECONDS = 10.0
-_WAIT_SECONDS = 0.5
+LEASES = "leases"
 
 
 @dataclass
@@ -35,50 +29,19 @@ class Garbage:
     removed: bool = False
 
 
-def _live(store: MixtureStore, kind: str) -> list[str]:
-    found = []
-    for name in store.names("leases", f"{kind}-*.json"):
-        age = store.backend.age(name)
-        if age is not None and age < LEASE_SECONDS:
-            found.append(name)
-        elif age is not None:
-            store.remove(name)
-    return found
-
-
-@contextmanager
-def lease(store: MixtureStore, kind: str) -> Iterator[None]:
-    """Hold a lease, renewed by a thread for as long as this process lives."""
-    name = f"leases/{kind}-{os.urandom(8).hex()}.json"
-    store.publish(name, seal({"kind": kind}))
-    ended = threading.Event()
-
-    def renew() -> None:
-        while not ended.wait(_RENEW_SECONDS):
-            with suppress(StorageError):  # a renewal that fails is made up for by the next
-                store.backend.renew(name)
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        store.remove(name)
-
-
 @contextmanager
 def building(store: MixtureStore, *, wait_seconds: float = 600.0) -> Iterator[None]:
     """The lease of a build: taken first, then any collection that is at work is waited for."""
-    with lease(store, "build"):
-        until = time.monotonic() + wait_seconds
-        while _live(store, "gc"):
-            if time.monotonic() > until:
-                raise ConflictError(
-                    "a collection of garbage is at work on this mixture", where=store.address, fix="build later"
-                )
-            time.sleep(_WAIT_SECONDS)
+    with lease(store, LEASES, "build"):
+        wait_for(store, LEASES, "gc", "a collection of garbage", wait_seconds=wait_seconds)
+        yield
+
+
+@contextmanager
+def collecting(store: MixtureStore) -> Iterator[None]:
+    """The lease of a collection; a live build is a `ConflictError`."""
+    with lease(store, LEASES, "gc"):
+        refuse(store, LEASES, "build", "builds are")
         yield
 
 
@@ -86,17 +49,15 @@ def collect(store: MixtureStore, *, delete: bool) -> Garbage:
     """Find, and with `delete` remove, what no version needs. A live build is a `ConflictError`."""
     if not delete:
         return _found(store)
-    with lease(store, "gc"):
-        running = _live(store, "build")
-        if running:
-            raise ConflictError(
-                f"{len(running)} builds are at work on this mixture",
-                where=store.address,
-                fix=f"wait for them (the lease of one that was killed ends after {LEASE_SECONDS:g} s)",
-            )
-        found = _found(store)
-        for name in found.files:
-            store.remove(name)
+    with collecting(store):
+        return remove_garbage(store)
+
+
+def remove_garbage(store: MixtureStore) -> Garbage:
+    """Remove what no version needs; the caller holds the lease of a collection."""
+    found = _found(store)
+    for name in found.files:
+        store.remove(name)
     found.removed = True
     return found
 

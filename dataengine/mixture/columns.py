@@ -17,7 +17,8 @@ from dataengine.engine.base import Engine
 from dataengine.episode import Episode, SlotArray
 from dataengine.lake import Lake
 from dataengine.layouts import ChannelMap, Holds, Layout, layout_channels
-from dataengine.mixture.build import SURVEY_EPISODES, Inputs, Progress, result_of
+from dataengine.mixture.select import Inputs
+from dataengine.mixture.surveying import SURVEY_EPISODES, Progress, result_of
 from dataengine.normalization.channel import ChannelStatistics, Pool
 from dataengine.normalization.export import Column
 from dataengine.normalization.population import Side
@@ -55,15 +56,14 @@ class Columns:
 def count_columns(task: dict[str, Any]) -> dict[str, Any]:
     """Count the columns of a range of kept episodes (a task of an engine); decodes no media but for steps that look."""
     recipe: Recipe = task["recipe"]
-    steps = {source.converter: recipe_steps(recipe, source) for source in recipe.sources}
+    steps = {source.entry: recipe_steps(recipe, source) for source in recipe.sources}
     native = any(step.needs_native for found in steps.values() for step in found)
-    reader = Lake(task["lake"]).reader(task["uids"], task["snapshot"], native=native)
+    reader = Lake(task["lake"]).reader(list(task["entries"]), task["snapshot"], native=native)
     columns = Columns()
-    for uid in task["uids"]:
-        converter = reader.heads[uid].converter
-        listed = steps[converter]
+    for uid, entry in task["entries"].items():
+        listed = steps[entry]
         outcome = run_steps(reader.episode(uid, media=any(step.needs_media for step in listed)), listed)
-        horizon = recipe.window_for(source_of(recipe, converter)).chunk.horizon(outcome.episode.hz)
+        horizon = recipe.window_for(source_of(recipe, entry)).chunk.horizon(outcome.episode.hz)
         if task["group"] in _names(outcome.episode) and outcome.drop is None and not outcome.episode.messages:
             _count(columns, outcome, task["layout"], task["representation"], horizon)
     for statistics in columns.found.values():
@@ -139,7 +139,8 @@ class ColumnCounter:
     def _parts(self, given: dict[str, Any]) -> Iterator[Columns]:
         shared = {"recipe": self.recipe, "lake": self.inputs.lake.path, "snapshot": self.inputs.snapshot, **given}
         starts = range(0, len(self.uids), SURVEY_EPISODES)
-        tasks = [{**shared, "uids": self.uids[start : start + SURVEY_EPISODES]} for start in starts]
+        ranges = [self.uids[start : start + SURVEY_EPISODES] for start in starts]
+        tasks = [{**shared, "entries": {uid: self.inputs.heads[uid].entry for uid in uids}} for uids in ranges]
         for done, (index, result) in enumerate(self.engine.run(count_columns, tasks), start=1):
             yield result_of(result, f"counting the columns of episodes {self.uids[starts[index]]}..")["columns"]
             self.tell("columns", done, len(tasks))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from dataengine.documents import canonical_json
 from dataengine.errors import GuardError
-from dataengine.lake_rows import Head
-from dataengine.mixture.judge import Verdict, split_of
-from dataengine.plan import source_of
+from dataengine.mixture.judge import Verdict
+from dataengine.mixture.roster import Roster
+from dataengine.mixture.verdicts import Task
 from dataengine.specs.recipe import Guard, Recipe
 from dataengine.transforms.steps import Drop, Step, Unique, describe
 
@@ -22,7 +22,7 @@ NOT_COUNTED = frozenset({"require", "engine", "ingest"})
 class TaskLoss:
     """One task of a source: its episodes and steps, how many steps are kept, and what took most of them."""
 
-    converter: str
+    source: str
     task: str
     episodes: int
     steps: int
@@ -34,22 +34,24 @@ class TaskLoss:
         return (self.steps - self.kept) / self.steps if self.steps else 0.0
 
 
-def task_losses(heads: Mapping[str, Head], verdicts: Iterable[Verdict]) -> list[TaskLoss]:
+def task_losses(found: Iterable[Task]) -> list[TaskLoss]:
     """What the recipe's filters and steps take from each task, the greatest loss first; VL items have no task."""
-    grouped: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
-        if verdict.task and not verdict.bad_input and not (verdict.drop and verdict.step in NOT_COUNTED):
-            grouped.setdefault((heads[verdict.uid].converter, verdict.task), []).append(verdict)
-    found = []
-    for (converter, task), members in grouped.items():
-        taken: dict[str, int] = {}
-        for verdict in members:
-            for name, lost in [(verdict.step, verdict.total)] if verdict.drop else list(verdict.lost.items()):
-                taken[name] = taken.get(name, 0) + lost
-        by = min(taken, key=lambda name: (-taken[name], name)) if taken else ""
-        steps, kept = sum(verdict.total for verdict in members), sum(verdict.kept for verdict in members)
-        found.append(TaskLoss(converter, task, len(members), steps, kept, by))
-    return sorted(found, key=lambda entry: (-entry.loss, entry.converter, entry.task))
+    sums: dict[tuple[str, str], list[int]] = {}
+    taken: dict[tuple[str, str], dict[str, int]] = {}
+    for entry in found:
+        key = (entry.entry, entry.task)
+        counts = sums.setdefault(key, [0, 0, 0])
+        for place, count in enumerate((1, entry.total, entry.kept)):
+            counts[place] += count
+        own = taken.setdefault(key, {})
+        for name, lost in entry.lost.items():
+            own[name] = own.get(name, 0) + lost
+    losses = [
+        TaskLoss(*key, episodes, steps, kept, by=min(own, key=lambda name: (-own[name], name)) if own else "")
+        for key, (episodes, steps, kept) in sums.items()
+        for own in (taken[key],)
+    ]
+    return sorted(losses, key=lambda entry: (-entry.loss, entry.source, entry.task))
 
 
 def check_tasks(guard: Guard, losses: Sequence[TaskLoss]) -> None:
@@ -58,7 +60,7 @@ def check_tasks(guard: Guard, losses: Sequence[TaskLoss]) -> None:
     if not over:
         return
     told = [
-        f"{entry.converter}, {entry.task!r}: {entry.steps - entry.kept:,} of {entry.steps:,} steps in"
+        f"{entry.source}, {entry.task!r}: {entry.steps - entry.kept:,} of {entry.steps:,} steps in"
         f" {entry.episodes} episodes, most by {entry.by}"
         for entry in over[:MAX_NAMED]
     ]
@@ -74,26 +76,25 @@ def check_tasks(guard: Guard, losses: Sequence[TaskLoss]) -> None:
 
 
 def duplicates(
-    recipe: Recipe, heads: Mapping[str, Head], steps: Mapping[str, Sequence[Step]], prints: Mapping[str, Sequence[str]]
+    recipe: Recipe, heads: Roster, steps: Mapping[str, Sequence[Step]], prints: Mapping[str, Sequence[str]]
 ) -> dict[str, Verdict]:
     """Verdicts of episodes that equal another by a `Unique` step: the first source's, then the least uid, is kept.
 
     `prints` holds for each uid one fingerprint a `Unique` step of its source, empty where there is none.
     """
-    order = {source.converter: number for number, source in enumerate(recipe.sources)}
+    order = {source.entry: number for number, source in enumerate(recipe.sources)}
     seen: dict[tuple[bytes, str], str] = {}
     found: dict[str, Verdict] = {}
-    for uid in sorted(prints, key=lambda uid: (order[heads[uid].converter], uid)):
+    for uid in sorted(prints, key=lambda uid: (order[heads[uid].entry], uid)):
         head = heads[uid]
-        for step, fingerprint in zip(uniques(steps[head.converter]), prints[uid], strict=True):
+        for step, fingerprint in zip(uniques(steps[head.entry]), prints[uid], strict=True):
             if not fingerprint or uid in found:
                 continue
             first = seen.setdefault((canonical_json(describe(step)), fingerprint), uid)
             if first != uid:
                 same = f"{heads[first].source_id} {heads[first].upstream_id} ({first[:12]})"
-                split = split_of(head, source_of(recipe, head.converter), recipe)
                 drop = Drop("duplicate_episode", f"the same as {same} by {step.name}")
-                found[uid] = Verdict(uid, split, 0, 0, drop, step.name)
+                found[uid] = Verdict(uid, head.split, 0, 0, drop, step.name)
     return found
 
 

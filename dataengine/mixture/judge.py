@@ -12,15 +12,14 @@ from dataengine.documents import canonical_json
 from dataengine.episode import Episode
 from dataengine.lake_rows import Head
 from dataengine.normalization.statistics import Statistics
-from dataengine.plan import Run, choose_split, runs_of
-from dataengine.shards.samples import target_size, windows_in
+from dataengine.plan import Run, runs_of
+from dataengine.shards.samples import estimated_frame_bytes, windows_in
 from dataengine.specs.recipe import Recipe, RecipeSource
 from dataengine.transforms.quality import Require, non_finite
 from dataengine.transforms.steps import Drop, Outcome, Step, run_steps
 
 DEFAULT_REQUIRE = Require(("view", "language"))
 JSON_BYTES = 3072
-JPEG_BYTES_PER_PIXEL = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,17 @@ class Verdict:
     lost: Mapping[str, int] = field(default_factory=dict)
 
 
-def split_of(head: Head, source: RecipeSource, recipe: Recipe) -> str:
-    """The split of an episode: pinned by the source, else by hash of its group."""
-    if source.split == "train":
-        return "train"
-    return choose_split(head.group or head.uid, recipe.split.valid, recipe.seed)
-
-
 def judge(
-    episode: Episode, head: Head, source: RecipeSource, recipe: Recipe, steps: Sequence[Step]
+    episode: Episode, head: Head, source: RecipeSource, recipe: Recipe, steps: Sequence[Step], split: str
 ) -> tuple[Verdict, Outcome]:
-    """Run the steps over an episode. The outcome's episode is what samples are made of."""
+    """Run the steps over an episode of a split. The outcome's episode is what samples are made of."""
     found = run_steps(episode, steps)
     made = found.episode
     stride = recipe.window_for(source).stride
     windows = 1 if made.messages else windows_in(made.steps, stride)
     verdict = Verdict(
         uid=head.uid,
-        split=split_of(head, source, recipe),
+        split=split,
         windows=windows,
         sample_bytes=_estimate(made, head, recipe, source),
         drop=found.drop,
@@ -132,14 +124,9 @@ def _estimate(episode: Episode, head: Head, recipe: Recipe, source: RecipeSource
         return JSON_BYTES + sum(info.size for info in head.media)
     window = recipe.window_for(source)
     total = float(JSON_BYTES)
-    shown = {view.media for view in episode.views}
     for info in head.media:
-        if info.name not in shown:
-            continue
-        height, width = target_size(recipe.images, info.height, info.width)
-        untouched = info.kind == "images" and (height, width) == (info.height, info.width)
-        frame = info.size / max(info.frames, 1) if untouched else height * width * JPEG_BYTES_PER_PIXEL
-        total += frame * window.history
+        shown = [view.name for view in episode.views if view.media == info.name]
+        total += estimated_frame_bytes(recipe.images_for(source), shown, info) * window.history
     for slots, rows in (
         (episode.state, window.history),
         (episode.action, window.chunk.horizon(episode.hz)),

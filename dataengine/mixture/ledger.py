@@ -1,20 +1,25 @@
-"""The drop ledger and the shard records of a version: what became of every episode, what went into every shard."""
+"""The drop ledger and the shard records of a version: what became of every episode, what went into every shard.
+
+Both are made and counted in columns: a mixture has more episodes than objects fit into memory.
+"""
 
 from __future__ import annotations
 
 import io
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from dataengine.lake_rows import Head
-from dataengine.mixture.judge import Verdict
-from dataengine.plan import source_of
+from dataengine.mixture.roster import STATUSES, Roster
+from dataengine.mixture.verdicts import Verdicts
+from dataengine.plan import SPLITS, Tasks
 from dataengine.specs.recipe import Recipe
-from dataengine.specs.records import LedgerRow, ShardEntry, SourceSummary, TaskRecord
+from dataengine.specs.records import LedgerRow, ShardEntry, SourceSummary
 
 _LEDGER = pa.schema(
     [
@@ -24,6 +29,11 @@ _LEDGER = pa.schema(
         ("accepted", pa.bool_()),
         ("split", pa.string()),
         ("samples", pa.int64()),
+        ("entry", pa.string()),
+        ("task", pa.string()),
+        ("steps", pa.int64()),
+        ("kept_steps", pa.int64()),
+        ("seconds", pa.float64()),
     ]
 )
 _RECORDS = pa.schema(
@@ -39,113 +49,153 @@ _RECORDS = pa.schema(
         ("samples", pa.int64()),
     ]
 )
+_UID_BYTES = 32
+Ints = NDArray[np.int64]
 
 
-def ledger(
-    recipe: Recipe,
-    heads: Mapping[str, Head],
-    verdicts: Mapping[str, Verdict],
-    done: Mapping[str, TaskRecord],
-    digests: Iterable[str],
-) -> list[LedgerRow]:
-    """One row for each selected episode or unreadable file, sorted by source, upstream id and uid."""
-    samples: Counter[str] = Counter()
-    for digest in digests:
-        for unit in done[digest].inputs:
-            samples[unit.uid] += unit.samples
-    rows = [
-        _row(heads[uid], verdict, source_of(recipe, heads[uid].converter).accept, samples[uid])
-        for uid, verdict in verdicts.items()
-    ]
-    return sorted(rows, key=lambda row: (row.source_id, row.upstream_id, row.uid))
+def ledger(recipe: Recipe, roster: Roster, verdicts: Verdicts, samples: Ints) -> pa.Table:
+    """One row for each selected episode or unreadable file, sorted by source, upstream id and uid.
+
+    `samples` [k] are those of the kept episodes, in the order of `verdicts.kept`.
+    """
+    table = verdicts.table
+    given = np.zeros(len(roster), np.int64)
+    given[verdicts.kept] = samples
+    reasons = verdicts.words("reason")
+    accepted = np.zeros(len(roster), np.bool_)
+    for number, source in enumerate(recipe.sources):
+        named = np.isin(table["reason"], [reasons.index(name) for name in source.accept if name in reasons])
+        accepted |= (roster.entry == number) & named & table["dropped"]
+    evidence = pa.array([verdicts.evidence(row) for row in np.flatnonzero(table["dropped"]).tolist()], pa.string())
+    told = np.zeros(len(roster), np.int64)
+    told[table["dropped"]] = np.arange(1, len(evidence) + 1)
+    units = ["file" if status == "quarantined" else "episode" for status in STATUSES]
+    columns = {
+        "unit": _words(units, roster.status),
+        "source_id": _words([kind.source_id for kind in roster.kinds], roster.kind),
+        "converter": _words([kind.converter for kind in roster.kinds], roster.kind),
+        "upstream_id": roster.upstream.cast(pa.string()),
+        "uid": _hex(roster.uids),
+        "status": _words(["kept", "dropped"], table["dropped"].astype(np.int8)),
+        "reason": _words(reasons, table["reason"]),
+        "step": _words(verdicts.words("step"), table["step"]),
+        "evidence": pa.concat_arrays([pa.array([""], pa.string()), evidence]).take(pa.array(told)),
+        "bad_input": pa.array(np.ascontiguousarray(table["bad_input"])),
+        "accepted": pa.array(accepted),
+        "split": _words(SPLITS, table["split"]),
+        "samples": pa.array(given),
+        "entry": _words(roster.entries, roster.entry),
+        "task": _words(verdicts.words("task"), table["task"]),
+        "steps": pa.array(np.ascontiguousarray(table["total"]).astype(np.int64)),
+        "kept_steps": pa.array(np.ascontiguousarray(table["kept"]).astype(np.int64)),
+        "seconds": pa.array(np.ascontiguousarray(table["seconds"])),
+    }
+    made = pa.table(columns, schema=_LEDGER)
+    return made.sort_by([(name, "ascending") for name in ("source_id", "upstream_id", "uid")])
 
 
-def _row(head: Head, verdict: Verdict, accept: tuple[str, ...], samples: int) -> LedgerRow:
-    drop = verdict.drop
-    return LedgerRow(
-        unit="file" if head.status == "quarantined" else "episode",
-        source_id=head.source_id,
-        converter=head.converter,
-        upstream_id=head.upstream_id,
-        uid=head.uid,
-        status="kept" if drop is None else "dropped",
-        reason=drop.reason if drop else "",
-        step=verdict.step,
-        evidence=drop.evidence if drop else "",
-        bad_input=verdict.bad_input,
-        accepted=drop is not None and drop.reason in accept,
-        split=verdict.split,
-        samples=samples,
-    )
+def _words(words: Sequence[str], numbers: NDArray[Any]) -> pa.Array:
+    """Numbers as the words they stand for."""
+    return pa.array(list(words), pa.string()).take(pa.array(np.ascontiguousarray(numbers)))
 
 
-def drop_counts(rows: Iterable[LedgerRow]) -> dict[str, int]:
+def _hex(wide: NDArray[np.uint8]) -> pa.StringArray:
+    """[n, 32] bytes as hexadecimal strings."""
+    text = np.ascontiguousarray(wide).tobytes().hex().encode()
+    size = 2 * _UID_BYTES
+    offsets = np.arange(0, size * (len(wide) + 1), size, dtype=np.int64)
+    found = pa.LargeStringArray.from_buffers(len(wide), pa.py_buffer(offsets), pa.py_buffer(text))
+    return found.cast(pa.string())
+
+
+def drop_counts(table: pa.Table) -> dict[str, int]:
     """Drops by reason, sorted by reason."""
-    return dict(sorted(Counter(row.reason for row in rows if row.status == "dropped").items()))
+    dropped = table.filter(pc.equal(table["status"], "dropped"))["reason"]
+    return dict(sorted((entry["values"], entry["counts"]) for entry in dropped.value_counts().to_pylist()))
 
 
-def summaries(heads: Mapping[str, Head], rows: Iterable[LedgerRow]) -> tuple[SourceSummary, ...]:
+def bad_input(table: pa.Table) -> list[LedgerRow]:
+    """The drops for bad input that the recipe does not accept by name."""
+    chosen = table.filter(pc.and_not(table["bad_input"], table["accepted"]))
+    return [LedgerRow.model_construct(**row) for row in chosen.to_pylist()]
+
+
+def count_bad_input(table: pa.Table) -> int:
+    """How many those are."""
+    return int(pc.sum(pc.and_not(table["bad_input"], table["accepted"])).as_py() or 0)
+
+
+def source_counts(table: pa.Table) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """(episodes, kept ones, samples) of a ledger by source and converter."""
+    kept = pc.equal(table["status"], "kept").cast(pa.int64())
+    grouped = table.select(["source_id", "converter", "samples"]).append_column("kept", kept)
+    counted = grouped.group_by(["source_id", "converter"], use_threads=False)
+    rows = counted.aggregate([("kept", "count"), ("kept", "sum"), ("samples", "sum")]).to_pylist()
+    return {(r["source_id"], r["converter"]): (r["kept_count"], r["kept_sum"], r["samples_sum"]) for r in rows}
+
+
+def summaries(roster: Roster, table: pa.Table) -> tuple[SourceSummary, ...]:
     """Counts and terms by source and converter, sorted."""
-    grouped: dict[tuple[str, str], list[LedgerRow]] = {}
-    for row in rows:
-        grouped.setdefault((row.source_id, row.converter), []).append(row)
+    kinds = {(kind.source_id, kind.converter): kind for kind in roster.kinds}
     found = []
-    for (source_id, converter), members in sorted(grouped.items()):
-        head = heads[members[0].uid]
-        kept = sum(row.status == "kept" for row in members)
+    for key, (episodes, kept, samples) in sorted(source_counts(table).items()):
+        kind = kinds[key]
         found.append(
             SourceSummary(
-                source_id=source_id,
-                converter=converter,
-                family=head.family,
-                license=head.source.license,
-                url=head.source.url,
-                revision=head.source.revision,
-                terms_url=head.source.terms_url,
-                consent=head.source.consent,
-                commercial_ok=head.source.commercial_ok,
-                synthetic=head.source.synthetic,
-                episodes_in=len(members),
+                source_id=kind.source_id,
+                converter=kind.converter,
+                family=kind.family,
+                license=kind.source.license,
+                url=kind.source.url,
+                revision=kind.source.revision,
+                terms_url=kind.source.terms_url,
+                consent=kind.source.consent,
+                commercial_ok=kind.source.commercial_ok,
+                synthetic=kind.source.synthetic,
+                episodes_in=episodes,
                 episodes_kept=kept,
-                episodes_dropped=len(members) - kept,
-                samples=sum(row.samples for row in members),
+                episodes_dropped=episodes - kept,
+                samples=samples,
             )
         )
     return tuple(found)
 
 
-def ledger_parquet(rows: Sequence[LedgerRow]) -> bytes:
-    """The ledger as Parquet, rows in their order."""
-    return _parquet([row.canonical() for row in rows], _LEDGER)
+def shard_records(
+    shards: Sequence[ShardEntry], tasks: Tasks, counts: Ints, roster: Roster, verdicts: Verdicts
+) -> pa.Table:
+    """One row for each segment in each shard, in shard order; `counts` [u] are the samples of each."""
+    numbers = np.repeat(np.arange(len(shards)), np.diff(tasks.edges))
+    rows = verdicts.kept[tasks.row]
+    columns = {
+        "shard": pa.array(numbers),
+        "sha256": _words([shard.sha256 for shard in shards], numbers),
+        "split": _words([shard.split for shard in shards], numbers),
+        "task_digest": _words([shard.task_digest for shard in shards], numbers),
+        "uid": _hex(roster.uids[rows]),
+        "source_id": _words([kind.source_id for kind in roster.kinds], roster.kind[rows]),
+        "start": pa.array(tasks.start.astype(np.int64)),
+        "stop": pa.array(tasks.stop.astype(np.int64)),
+        "samples": pa.array(counts),
+    }
+    return pa.table(columns, schema=_RECORDS)
 
 
-def shard_records_parquet(shards: Sequence[ShardEntry], done: Mapping[str, TaskRecord]) -> bytes:
-    """One row for each segment in each shard, in shard order."""
-    rows: list[dict[str, Any]] = [
-        {
-            "shard": number,
-            "sha256": shard.sha256,
-            "split": shard.split,
-            "task_digest": shard.task_digest,
-            **unit.canonical(),
-        }
-        for number, shard in enumerate(shards)
-        for unit in done[shard.task_digest].inputs
-    ]
-    return _parquet(rows, _RECORDS)
-
-
-def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+def parquet(table: pa.Table) -> bytes:
+    """A ledger or shard records as Parquet, rows in their order."""
     buffer = io.BytesIO()
-    table = pa.Table.from_pylist(rows, schema=schema)
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, store_schema=False)
     return buffer.getvalue()
 
 
-def read_parquet(data: bytes) -> list[dict[str, Any]]:
-    """Rows of a ledger or of shard records, page checksums verified."""
+def read_table(data: bytes) -> pa.Table:
+    """A ledger or shard records, page checksums verified."""
     # In this thread alone: a thread of Arrow that outlives the interpreter aborts the process at its end.
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as opened:
-        table = opened.read(use_threads=False)
-    found: list[dict[str, Any]] = table.to_pylist()
+        return opened.read(use_threads=False)
+
+
+def read_parquet(data: bytes) -> list[dict[str, Any]]:
+    """The rows of a ledger or of shard records."""
+    found: list[dict[str, Any]] = read_table(data).to_pylist()
     return found

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dataengine.mixture.build import Inputs, Planned
+import numpy as np
+
+from dataengine.mixture.build import Planned
+from dataengine.mixture.select import Inputs
 from dataengine.mixture.store import MixtureStore
-from dataengine.plan import source_of
 from dataengine.specs.recipe import Recipe
 from dataengine.weights import shares
 
@@ -36,34 +38,31 @@ class DryRun:
 
 
 def preview(recipe: Recipe, inputs: Inputs, planned: Planned, store: MixtureStore | None) -> DryRun:
-    """Counts of a plan; `episodes` are the kept ones by converter."""
-    samples = Counter({source.converter: 0 for source in recipe.sources})
-    episodes, size = samples.copy(), 0
-    for task in planned.tasks:
-        for unit in task.units:
-            samples[unit.converter] += unit.count
-            size += unit.bytes
+    """Counts of a plan; `episodes` are the kept ones by source."""
+    table, roster = planned.verdicts.table, inputs.heads
+    names = [source.entry for source in recipe.sources]
+    samples = dict.fromkeys(names, 0) | planned.tasks.samples()
     dropped: Counter[str] = Counter()
     bad_input = 0
-    for uid, verdict in planned.verdicts.items():
-        converter = inputs.heads[uid].converter
-        if verdict.drop is None:
-            episodes[converter] += 1
-        else:
-            dropped[verdict.drop.reason] += 1
-            accepted = verdict.drop.reason in source_of(recipe, converter).accept
-            bad_input += verdict.bad_input and not accepted
+    for number, source in enumerate(recipe.sources):
+        own = table[(roster.entry == number) & table["dropped"]]
+        for reason, count in enumerate(np.bincount(own["reason"]).tolist()):
+            dropped[planned.verdicts.words("reason")[reason]] += count
+        reasons = planned.verdicts.words("reason")
+        accepted = [reasons.index(name) for name in source.accept if name in reasons]
+        bad_input += int((own["bad_input"] & ~np.isin(own["reason"], accepted)).sum())
+    kept = np.bincount(roster.entry[planned.verdicts.kept], minlength=len(names)).tolist()
     return DryRun(
         recipe=recipe.name,
         plan_id=planned.plan_id,
         rates=planned.pins.rates,
-        episodes=dict(episodes),
-        samples=dict(samples),
-        dropped=dict(sorted(dropped.items())),
+        episodes=dict(zip(roster.entries, kept, strict=True)),
+        samples=samples,
+        dropped={reason: count for reason, count in sorted(dropped.items()) if count},
         bad_input=bad_input,
         tasks=len(planned.tasks),
         tasks_cached=sum(store.cached_task(digest) is not None for digest in planned.digests) if store else 0,
-        estimated_bytes=size,
+        estimated_bytes=planned.tasks.bytes,
         unit=recipe.mix.unit,
         shares=shares(recipe, planned.offered, samples),
     )

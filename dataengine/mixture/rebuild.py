@@ -8,14 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dataengine.errors import SpecError, StorageError
 from dataengine.lake import Lake, Snapshot
-from dataengine.lake_rows import Head
 from dataengine.mixture import ledger as ledgers
-from dataengine.mixture.judge import Verdict, judge
+from dataengine.mixture.judge import judge
+from dataengine.mixture.roster import Roster, RosterBuilder
 from dataengine.mixture.store import MixtureStore
-from dataengine.mixture.tasks import build_shard, task_digest
-from dataengine.plan import ShardTask, Unit, clipped, source_of, tickets
+from dataengine.mixture.tasks import Digests, build_shard
+from dataengine.mixture.verdicts import Verdicts
+from dataengine.plan import Tasks, clipped, source_of, tickets
 from dataengine.relabel.recipes import Relabelled, ask_models
 from dataengine.specs.recipe import Recipe
 from dataengine.specs.records import Manifest, ShardEntry
@@ -44,15 +49,16 @@ def rebuild(store: MixtureStore, version: str, number: int, lake: Lake) -> Rebui
     inputs = _inputs(store, sha, manifest, number)
     snapshot = lake.snapshot()
     uids = sorted({row["uid"] for row in inputs})
-    answers = _answers(recipe, lake, uids, snapshot)
-    verdicts, heads = _verdicts(recipe, lake, uids, snapshot, answers)
-    task = _task(entry, inputs, verdicts, heads)
+    entries = _sources(store, sha, manifest, uids)
+    answers = _answers(recipe, lake, entries, snapshot)
+    verdicts, roster = _verdicts(recipe, lake, entries, snapshot, (answers, entry.split))
+    tasks = _tasks(recipe, entry, inputs, verdicts)
     normalization = store.checked(f"{store.documents(sha)}/normalization.json", manifest.normalization_sha256)
-    digest = task_digest(task, recipe, heads, verdicts, normalization)
+    digest = Digests(recipe, roster, verdicts, normalization).of(tasks, 0)
     with TemporaryDirectory(prefix="dataengine-") as folder:
         scratch = MixtureStore(Path(folder) / "m", create=True)
         payload: dict[str, Any] = {
-            "task": task,
+            "task": tasks[0],
             "digest": digest,
             "recipe": recipe,
             "lake": lake.path,
@@ -83,11 +89,19 @@ def _inputs(store: MixtureStore, sha: str, manifest: Manifest, number: int) -> l
     return [row for row in ledgers.read_parquet(data) if row["shard"] == number]
 
 
-def _answers(recipe: Recipe, lake: Lake, uids: list[str], snapshot: Snapshot) -> Relabelled:
+def _sources(store: MixtureStore, sha: str, manifest: Manifest, uids: list[str]) -> dict[str, str]:
+    """What the recipe calls the source of each episode; in ledgers of before it said so, its converter."""
+    data = store.checked(f"{store.documents(sha)}/ledger.parquet", manifest.ledger_sha256)
+    table = ledgers.read_table(data)
+    rows = table.filter(pc.is_in(table["uid"], pa.array(uids, pa.string()))).to_pylist()
+    return {row["uid"]: row.get("entry") or row["converter"] for row in rows}
+
+
+def _answers(recipe: Recipe, lake: Lake, entries: Mapping[str, str], snapshot: Snapshot) -> Relabelled:
     """What models said when the version was built, out of the lake: nobody is asked again."""
     named: dict[str, list[str]] = {}
-    for head in lake.reader(uids, snapshot).heads.values():
-        named.setdefault(head.converter, []).append(head.uid)
+    for uid, entry in entries.items():
+        named.setdefault(entry, []).append(uid)
     answers, usages = ask_models(recipe, lake, snapshot, named, None)
     lost = sum(usage.to_ask for usage in usages.values())
     if lost:
@@ -100,40 +114,49 @@ def _answers(recipe: Recipe, lake: Lake, uids: list[str], snapshot: Snapshot) ->
 
 
 def _verdicts(
-    recipe: Recipe, lake: Lake, uids: list[str], snapshot: Snapshot, answers: Relabelled
-) -> tuple[dict[str, Verdict], Mapping[str, Head]]:
-    steps = {source.converter: answers.steps(recipe, source) for source in recipe.sources}
+    recipe: Recipe, lake: Lake, entries: Mapping[str, str], snapshot: Snapshot, given: tuple[Relabelled, str]
+) -> tuple[Verdicts, Roster]:
+    """The episodes of a shard as the lake holds them, and what the recipe's steps make of them."""
+    answers, split = given
+    steps = {source.entry: answers.steps(recipe, source) for source in recipe.sources}
     native = any(step.needs_native for listed in steps.values() for step in listed)
-    reader = lake.reader(uids, snapshot, native=native)
-    found = {}
-    for uid in uids:
-        head = reader.heads[uid]
-        listed = steps[head.converter]
+    reader = lake.reader(sorted(entries), snapshot, native=native)
+    builder = RosterBuilder([source.entry for source in recipe.sources])
+    for uid, entry in sorted(entries.items()):
+        builder.add(entry, [reader.heads[uid]], lambda _: split)
+    roster = builder.made()
+    found = Verdicts(roster)
+    for uid, entry in entries.items():
+        listed = steps[entry]
         episode = reader.episode(uid, media=any(step.needs_media for step in listed))
-        verdict, _ = judge(episode, head, source_of(recipe, head.converter), recipe, listed)
+        head = reader.heads[uid]
+        verdict, _ = judge(episode, head, source_of(recipe, entry), recipe, listed, split)
         if verdict.drop is not None:
             raise StorageError(
                 f"the recipe's steps drop an episode now that they kept: {verdict.drop.reason}",
                 where=f"{head.source_id}, episode {head.upstream_id}",
                 fix="the lake or a step has changed since; build a new version",
             )
-        found[uid] = verdict
-    return found, reader.heads
+        found.put(roster.index(uid), verdict)
+    return found, roster
 
 
-def _task(
-    entry: ShardEntry, inputs: list[dict[str, Any]], verdicts: Mapping[str, Verdict], heads: Mapping[str, Head]
-) -> ShardTask:
-    units = []
-    for row in inputs:
-        uid, start, stop = row["uid"], row["start"], row["stop"]
-        whole = ((start, stop, 1),)
-        given = verdicts[uid].runs
-        runs = whole if given is None else clipped(given, start, stop)
-        if not tickets(runs):
-            raise StorageError(
-                f"the recipe's steps leave nothing of steps {start}..{stop}", where=uid, fix="build a new version"
-            )
-        size = row["samples"] * verdicts[uid].sample_bytes
-        units.append(Unit(uid, heads[uid].converter, start, stop, row["samples"], size, () if runs == whole else runs))
-    return ShardTask(entry.split, entry.bucket, tuple(units))
+def _tasks(recipe: Recipe, entry: ShardEntry, inputs: list[dict[str, Any]], verdicts: Verdicts) -> Tasks:
+    """The one task that the shard's record tells of."""
+    candidates = verdicts.candidates()
+    places = {candidates.uid(row): row for row in range(len(candidates))}
+    rows, starts, stops, counts = [], [], [], []
+    for unit in inputs:
+        row = places[unit["uid"]]
+        runs = candidates.runs_of(row) if candidates.narrowed[row] else ((0, int(candidates.windows[row]), 1),)
+        offered = tickets(clipped(runs, unit["start"], unit["stop"]))
+        if not offered:
+            where = f"{unit['uid']}, steps {unit['start']}..{unit['stop']}"
+            raise StorageError("the recipe's steps leave nothing of a segment", where=where, fix="build a new version")
+        rows.append(row)
+        starts.append(unit["start"])
+        stops.append(unit["stop"])
+        counts.append(offered if recipe.samples.kind == "episode" else unit["samples"])
+    columns = tuple(np.array(values, np.int32) for values in (rows, starts, stops, counts))
+    edges = np.array([0, len(rows)], np.int64)
+    return Tasks(candidates, columns, edges, [(entry.split, entry.bucket, entry.source)])  # type: ignore[arg-type]

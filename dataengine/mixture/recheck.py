@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import orjson
 
 from dataengine.documents import canonical_json
 from dataengine.engine.base import Engine
 from dataengine.errors import SpecError
-from dataengine.lake import Lake, lake_digest
+from dataengine.lake import Lake
 from dataengine.mixture import ledger as ledgers
-from dataengine.mixture.build import Inputs, Progress, select, surveyed
+from dataengine.mixture.select import Inputs, select
 from dataengine.mixture.statistics import Stored
 from dataengine.mixture.store import MixtureStore
+from dataengine.mixture.surveying import Progress, surveyed
 from dataengine.normalization.document import reused
 from dataengine.specs.recipe import Recipe
 
@@ -48,15 +50,16 @@ def inputs_of(store: MixtureStore, found: Stored, lake: Lake) -> Inputs:
     rows = ledgers.read_parquet(store.checked(name, manifest.ledger_sha256))
     wanted = {row["uid"] for row in rows if row["unit"] == "episode"}
     inputs = select(Recipe.parse(manifest.recipe, "the version's recipe"), lake)
-    missing = sorted(wanted - inputs.heads.keys())
+    there = set(inputs.heads)
+    missing = sorted(wanted - there)
     if missing:
         raise SpecError(
             f"the lake lacks {len(missing)} of {len(wanted)} episodes of version {found.version}: {missing[0]}, ...",
             where=str(lake.path),
             fix="give the lake that the version was built from, or ingest its sources again",
         )
-    heads = {uid: head for uid, head in inputs.heads.items() if uid in wanted}
-    return replace(inputs, heads=heads, digest=lake_digest(heads.values()))
+    heads = inputs.heads.only(np.array(sorted(map(inputs.heads.index, wanted)), np.int64))
+    return replace(inputs, heads=heads, digest=heads.digest())
 
 
 def kept_train(store: MixtureStore, found: Stored) -> list[str]:

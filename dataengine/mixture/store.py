@@ -19,12 +19,13 @@ from pathlib import Path
 from dataengine.documents import canonical_json, load_json, seal, sha256_bytes, unseal
 from dataengine.errors import ConflictError, FormatError, MissingError, SpecError, StorageError
 from dataengine.specs.records import Manifest, TaskRecord
-from dataengine.storage import Place, Store, Writers, make_folder
+from dataengine.storage import Place, Store, Writers, make_folder, staged_by
 
 MARKER = "mixture.json"
 VERSION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _NUMBERED = re.compile(r"^v(\d{4,})$")
 MAX_RACES = 1000
+STAGING_SECONDS = 24 * 3600
 _KIND = {"kind": "dataengine mixture", "layout": 1}
 
 
@@ -76,12 +77,13 @@ class MixtureStore(Store):
             )
 
     def clean_staging(self) -> None:
-        """Remove temporary files of processes that are gone."""
+        """Remove temporary files of processes that are gone: at once those of this host, after a day another's."""
         if not self.is_local:
             return  # what is being written lies on the builder's own disk
         for name in self.names("staging", "*.*.*"):
-            process = name.split(".")[-2]
-            if process.isdigit() and not _alive(int(process)):
+            process = staged_by(name)  # None: whether another node's process is alive cannot be seen from here
+            old = (self.backend.age(name) or 0) > STAGING_SECONDS
+            if old if process is None else not _alive(process):
                 self.remove(name)
 
     def versions(self) -> list[str]:

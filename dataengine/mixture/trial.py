@@ -12,11 +12,12 @@ from dataengine.engine.base import Engine
 from dataengine.episode import Episode
 from dataengine.errors import SpecError
 from dataengine.lake import Lake
-from dataengine.mixture.build import Inputs, Progress, result_of
 from dataengine.mixture.changes import told_changes
 from dataengine.mixture.guard import TaskLoss, task_losses, uniques
-from dataengine.mixture.judge import Verdict
+from dataengine.mixture.select import Inputs
 from dataengine.mixture.strips import strip
+from dataengine.mixture.surveying import Progress, result_of
+from dataengine.mixture.verdicts import Task
 from dataengine.plan import source_of
 from dataengine.relabel.recipes import Relabelled
 from dataengine.specs.recipe import Recipe
@@ -75,7 +76,7 @@ def chosen_step(recipe: Recipe, name: str) -> dict[str, tuple[int, Step]]:
         known |= {step.name for _, step in listed}
         places = [(place, step) for place, step in listed if step.name == plain]
         if len(places) >= int(number or 1):
-            found[source.converter] = places[int(number or 1) - 1]
+            found[source.entry] = places[int(number or 1) - 1]
     if not found:
         raise SpecError(
             f"the recipe has no step {name!r}", where=recipe.name, fix=f"it has: {', '.join(sorted(known))}"
@@ -88,16 +89,16 @@ def try_step(recipe: Recipe, name: str, inputs: Inputs, engine: Engine, limit: i
     places = chosen_step(recipe, name)
     _, step = next(iter(places.values()))
     result = Trial(recipe.name, describe(step), kind_of(step))
-    uids = [uid for uid, head in sorted(inputs.heads.items()) if head.status == "ok" and head.converter in places]
-    ranges = [uids[start : start + CHUNK] for start in range(0, len(uids), CHUNK)]
+    named = [head for head in inputs.heads.values() if head.status == "ok" and head.entry in places]
+    ranges = [named[start : start + CHUNK] for start in range(0, len(named), CHUNK)]
     tasks = [
         {
             "recipe": recipe,
             "name": name,
             "lake": inputs.lake.path,
             "snapshot": inputs.snapshot,
-            "uids": chosen,
-            "answers": inputs.answers.of(chosen),
+            "entries": {head.uid: head.entry for head in chosen},
+            "answers": inputs.answers.of([head.uid for head in chosen]),
         }
         for chosen in ranges
     ]
@@ -118,10 +119,10 @@ def trial(task: dict[str, Any]) -> dict[str, Any]:
     answers: Relabelled = task["answers"]
     steps = {name: answers.steps(recipe, source_of(recipe, name))[: place + 1] for name, (place, _) in places.items()}
     native = any(step.needs_native for listed in steps.values() for step in listed)
-    reader = Lake(task["lake"]).reader(task["uids"], task["snapshot"], native=native)
+    reader = Lake(task["lake"]).reader(list(task["entries"]), task["snapshot"], native=native)
     rows = {}
-    for uid in task["uids"]:
-        listed = steps[reader.heads[uid].converter]
+    for uid, entry in task["entries"].items():
+        listed = steps[entry]
         episode = reader.episode(uid, media=any(step.needs_media for step in listed))
         before = run_steps(episode, listed[:-1])
         task_name = episode.language[0].text if episode.language else ""
@@ -177,8 +178,9 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number, example in enumerate(examples, start=1):
-        place, _ = places[reader.heads[example.uid].converter]
-        listed = inputs.answers.steps(recipe, source_of(recipe, reader.heads[example.uid].converter))
+        entry = inputs.heads[example.uid].entry
+        place, _ = places[entry]
+        listed = inputs.answers.steps(recipe, source_of(recipe, entry))
         episode = run_steps(reader.episode(example.uid), listed[:place]).episode
         step = listed[place]
         edited = step.relabel(episode) if isinstance(step, Relabel) else None
@@ -218,12 +220,12 @@ def _sum(result: Trial, rows: Mapping[str, dict[str, Any]], inputs: Inputs) -> N
         per["steps_in"] += row["before"]
         per["steps_out"] += row["after"]
     name = result.step["name"]
-    verdicts = [
-        Verdict(uid, "", 0, 0, task=row["task"], total=row["before"], kept=row["after"], lost={name: 1})
+    found = (
+        Task(inputs.heads[uid].entry, row["task"], row["before"], row["after"], {name: 1})
         for uid, row in reached.items()
         if row["task"]
-    ]
-    result.tasks = [entry for entry in task_losses(inputs.heads, verdicts) if entry.loss > 0]
+    )
+    result.tasks = [entry for entry in task_losses(found) if entry.loss > 0]
 
 
 def _examples(rows: Mapping[str, dict[str, Any]], limit: int) -> list[Example]:

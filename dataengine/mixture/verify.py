@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataengine.documents import sha256_bytes, unseal
 from dataengine.errors import BadInput, DataEngineError
 from dataengine.mixture import ledger as ledgers
 from dataengine.mixture.store import MARKER, MixtureStore, index_name, shard_name
-from dataengine.shards import index
+from dataengine.shards import index, segments
 from dataengine.shards.samples import KEY_UID
 from dataengine.shards.tar import Member, group, members
-from dataengine.specs.records import LedgerRow, Manifest, TaskRecord
+from dataengine.specs.records import Manifest, TaskRecord
 from dataengine.storage import sha256_file
 
 Progress = Callable[[str, int, int], None]
+MAX_NAMED = 100
 
 
 @dataclass(frozen=True)
@@ -115,59 +118,66 @@ def _check_shard(path: Path, listed: bytes, beside: str) -> Counter[str]:
     """Members against the index beside; returns how many samples each episode has."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         entries = list(group(members(memoryview(mapped))))
-        for key, found in entries:
-            _check_sample(mapped, key, found)
-    if listed != index.dump(entries):
+        said = {key: _check_sample(mapped, key, found) for key, found in entries}
+    if listed != index.dump(entries, {key: facts for key, facts in said.items() if facts is not None}):
         raise BadInput("index_damaged", "the index beside the shard does not describe it", where=beside)
     return Counter(key[:KEY_UID] for key, _ in entries)
 
 
-def _check_sample(mapped: mmap.mmap, key: str, found: tuple[Member, ...]) -> None:
+def _check_sample(mapped: mmap.mmap, key: str, found: tuple[Member, ...]) -> dict[str, Any] | None:
+    """A sample's JSON is its own; returns what the index must say of it beside its members."""
     first = found[0]
     if first.name != f"{key}.json":
         raise BadInput("sample_damaged", f"sample {key} does not begin with its JSON")
     document = orjson.loads(mapped[first.offset : first.offset + first.size])
     if document.get("key") != key or not str(document.get("episode_uid", "")).startswith(key[:KEY_UID]):
         raise BadInput("sample_damaged", f"sample {key} says it is {document.get('key')}")
+    return segments.listed(document)
 
 
 def _check_version(store: MixtureStore, version: str, shards: Mapping[str, Counter[str]], report: VerifyReport) -> None:
     sha, manifest = store.manifest(version)
     folder = store.documents(sha)
-    rows = ledgers.read_parquet(store.checked(f"{folder}/ledger.parquet", manifest.ledger_sha256))
+    ledger = ledgers.read_table(store.checked(f"{folder}/ledger.parquet", manifest.ledger_sha256))
     store.checked(f"{folder}/normalization.json", manifest.normalization_sha256)
     if manifest.statistics_sha256 is not None:
         store.checked(f"{folder}/statistics.bin", manifest.statistics_sha256)
-    inputs = ledgers.read_parquet(store.checked(f"{folder}/shard_records.parquet", manifest.shard_records_sha256))
-    ledger = [LedgerRow.parse(row, f"{folder}/ledger.parquet") for row in rows]
+    inputs = ledgers.read_table(store.checked(f"{folder}/shard_records.parquet", manifest.shard_records_sha256))
     _check_shards(store, manifest, inputs, shards, report)
-    where = f"{folder}/ledger.parquet"
-    given: Counter[str] = Counter()
-    for row in inputs:
-        given[row["uid"]] += row["samples"]
-    for entry in ledger:
-        if given[entry.uid] != entry.samples or (entry.status == "dropped" and entry.samples):
-            report.add(
-                where, "count_mismatch", f"{entry.uid}: {entry.samples} in the ledger, {given[entry.uid]} in shards"
-            )
-    if given.keys() - {entry.uid for entry in ledger}:
-        report.add(where, "count_mismatch", "a shard holds an episode that is not in the ledger")
+    _check_ledger(ledger, inputs, report, f"{folder}/ledger.parquet")
     if ledgers.drop_counts(ledger) != dict(manifest.drops):
         report.add(f"manifests/{sha}.json", "count_mismatch", "the drops are not the ledger's")
     _check_sources(manifest, ledger, report, f"manifests/{sha}.json")
 
 
+def _check_ledger(ledger: pa.Table, inputs: pa.Table, report: VerifyReport, where: str) -> None:
+    """Every episode has in the shards what the ledger says, and none without a row or dropped has anything."""
+    given = inputs.group_by("uid", use_threads=False).aggregate([("samples", "sum")])
+    own = ledger.select(["uid", "samples", "status"])
+    both = own.join(given, "uid", join_type="full outer", coalesce_keys=True, use_threads=False)
+    lost = pc.is_null(both["status"])
+    if pc.any(lost).as_py():
+        report.add(where, "count_mismatch", "a shard holds an episode that is not in the ledger")
+    said, made = pc.fill_null(both["samples"], 0), pc.fill_null(both["samples_sum"], 0)
+    dropped = pc.and_(pc.equal(both["status"], "dropped"), pc.greater(said, 0))
+    wrong = pc.and_(pc.invert(lost), pc.or_(pc.not_equal(said, made), pc.fill_null(dropped, False)))
+    for row in both.append_column("made", made).filter(wrong).sort_by("uid").slice(0, MAX_NAMED).to_pylist():
+        what = f"{row['uid']}: {row['samples']} in the ledger, {row['made']} in shards"
+        report.add(where, "count_mismatch", what)
+
+
 def _check_shards(
     store: MixtureStore,
     manifest: Manifest,
-    inputs: list[dict[str, Any]],
+    inputs: pa.Table,
     shards: Mapping[str, Counter[str]],
     report: VerifyReport,
 ) -> None:
     keys: Counter[str] = Counter()
     by_shard: dict[int, Counter[str]] = {}
-    for row in inputs:
-        by_shard.setdefault(row["shard"], Counter())[row["uid"][:KEY_UID]] += row["samples"]
+    for batch in inputs.select(["shard", "uid", "samples"]).to_batches():
+        for row in batch.to_pylist():
+            by_shard.setdefault(row["shard"], Counter())[row["uid"][:KEY_UID]] += row["samples"]
     for number, shard in enumerate(manifest.shards):
         name = shard_name(shard.sha256)
         found = shards.get(shard.sha256)
@@ -190,10 +200,10 @@ def _check_shards(
         report.add(shard_name(twice[0]), "duplicate_shard", "a shard stands twice in the version")
 
 
-def _check_sources(manifest: Manifest, ledger: list[LedgerRow], report: VerifyReport, where: str) -> None:
+def _check_sources(manifest: Manifest, ledger: pa.Table, report: VerifyReport, where: str) -> None:
+    counted = ledgers.source_counts(ledger)
     for source in manifest.sources:
-        own = [r for r in ledger if (r.source_id, r.converter) == (source.source_id, source.converter)]
-        kept = sum(row.status == "kept" for row in own)
-        counted = (len(own), kept, len(own) - kept, sum(row.samples for row in own))
-        if counted != (source.episodes_in, source.episodes_kept, source.episodes_dropped, source.samples):
+        said = (source.episodes_in, source.episodes_kept, source.samples)
+        found = counted.get((source.source_id, source.converter))
+        if found != said or source.episodes_dropped != source.episodes_in - source.episodes_kept:
             report.add(where, "count_mismatch", f"the counts of {source.source_id} are not the ledger's")

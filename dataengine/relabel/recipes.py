@@ -24,14 +24,14 @@ Answers = Mapping[str, Mapping[int, Mapping[str, Texts]]]
 
 @dataclass(frozen=True)
 class Relabelled:
-    """Answers by converter, by the step's place in `recipe_steps` of its source, by episode. Plain data: it pickles."""
+    """Answers by the recipe's source, by the step's place in `recipe_steps`, by episode. Plain data: it pickles."""
 
     answers: Answers = field(default_factory=dict)
 
     def steps(self, recipe: Recipe, source: RecipeSource) -> tuple[Step, ...]:
         """The source's steps, with `ApplyTexts` in the place of those that asked a model."""
         steps = list(recipe_steps(recipe, source))
-        for place, found in self.answers.get(source.converter, {}).items():
+        for place, found in self.answers.get(source.entry, {}).items():
             step = steps[place]
             if isinstance(step, LlmRelabel):
                 steps[place] = ApplyTexts(step, found)
@@ -42,11 +42,11 @@ class Relabelled:
         wanted = set(uids)
         return Relabelled(
             {
-                converter: {
+                name: {
                     place: {uid: texts for uid, texts in found.items() if uid in wanted}
                     for place, found in places.items()
                 }
-                for converter, places in self.answers.items()
+                for name, places in self.answers.items()
             }
         )
 
@@ -56,10 +56,10 @@ class Relabelled:
             return None
         return sha256_json(
             {
-                converter: {
+                name: {
                     str(place): {uid: texts.digest() for uid, texts in found.items()} for place, found in places.items()
                 }
-                for converter, places in self.answers.items()
+                for name, places in self.answers.items()
             }
         )
 
@@ -81,20 +81,21 @@ def ask_models(
 ) -> tuple[Relabelled, dict[str, Usage]]:
     """Run every `llm_relabel` of a recipe over the episodes that pass the steps before it.
 
-    `uids` are the usable episodes by converter. Without `client` nothing is asked and open questions give no texts (a
-    dry run). Answers are kept in the lake's folder, or in `cache`. Returns the answers, and what was asked by step.
+    `uids` are the usable episodes by the recipe's source. Without `client` nothing is asked and open questions give no
+    texts (a dry run). Answers are kept in the lake's folder, or in `cache`. Returns the answers, and what was asked by
+    step.
     """
     answers: dict[str, dict[int, Mapping[str, Texts]]] = {}
     usages: dict[str, Usage] = {}
     kept = cache if cache is not None else AnswerCache(Path(lake.path))
     for source in recipe.sources:
-        chosen = sorted(uids.get(source.converter, ()))
+        chosen = sorted(uids.get(source.entry, ()))
         for place, step in enumerate(recipe_steps(recipe, source)):
             if not isinstance(step, LlmRelabel):
                 continue
             before = Relabelled(answers).steps(recipe, source)[:place]
-            number = len(answers.get(source.converter, {})) + 1
-            name = f"{step.name}{f'#{number}' if number > 1 else ''} {source.converter}"
+            number = len(answers.get(source.entry, {})) + 1
+            name = f"{step.name}{f'#{number}' if number > 1 else ''} {source.entry}"
             usages[name] = Usage()
             passing = _passing(lake, snapshot, chosen, before, media=bool(step.frames))
 
@@ -103,7 +104,7 @@ def ask_models(
 
             found = relabelled(step, passing, kept, client, told, usages[name])
             tell(name, len(chosen), len(chosen))
-            answers.setdefault(source.converter, {})[place] = found
+            answers.setdefault(source.entry, {})[place] = found
     return Relabelled(answers), usages
 
 

@@ -6,12 +6,11 @@ per-step commands are 0; all of it is masked and `is_pad` is set.
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +21,16 @@ from dataengine.embodiment import Card
 from dataengine.episode import Episode, Language, Media, SlotArray, View
 from dataengine.errors import SchemaError
 from dataengine.schema import unified
+from dataengine.shards.npy import npy
 from dataengine.shards.tar import Sample
 from dataengine.specs.recipe import ImageSpec, PromptSpec, Window
 from dataengine.transforms.cameras import camera_facts, pose_rows
 from dataengine.transforms.prompts import body_phrase, choose, form_of, prompt_facts
 
-SAMPLE_VERSION = 2
+SAMPLE_VERSION = 3
 KEY_UID = 20
+JPEG_BYTES_PER_PIXEL = 0.25
+PNG_BYTES_PER_PIXEL = 1.5
 _ENCODERS = ("av", "numpy", "pillow", "simplejpeg")
 
 
@@ -72,7 +74,7 @@ def item_sample(episode: Episode, repeat: int) -> Sample:
         else:
             members.append(_item_image(name, media))
     document = {
-        **_identity(episode, key, "item"),
+        **identity(episode, key, "item"),
         "messages": [
             {"role": message.role, "content": [dict(part) for part in message.content], "loss": message.loss}
             for message in episode.messages
@@ -94,7 +96,8 @@ def _item_image(name: str, media: Media) -> tuple[str, bytes]:
     return f"{name}.png", images.encode(images.decode(media.image(0)), "png")
 
 
-def _identity(episode: Episode, key: str, kind: str) -> dict[str, Any]:
+def identity(episode: Episode, key: str, kind: str) -> dict[str, Any]:
+    """What a sample is, and of which episode."""
     return {
         "kind": kind,
         "key": key,
@@ -129,17 +132,19 @@ class WindowEncoder:
             stop: _padded(episode.action, stop, self._horizon, "action")
             for stop in sorted({int(self._stop[step]) for step in steps})
         }
-        self._frames = {view.name: self._rendered(view, steps) for view in episode.views}
-        self._facts = {view.name: self._view_facts(view) for view in episode.views}
-        self._poses = {view.name: pose_rows(episode, view) for view in episode.views}
-        self._common = self._shared()
+        stored = ((view, spec.images.of(view.name)) for view in episode.views)
+        self._views = [(view, images_of) for view, images_of in stored if images_of is not None]
+        self._frames = {view.name: self._rendered(view, images_of, steps) for view, images_of in self._views}
+        self._facts = {view.name: view_facts(episode, view, images_of) for view, images_of in self._views}
+        self._poses = {view.name: pose_rows(episode, view) for view, _ in self._views}
+        self._common = {**shared_facts(episode), "horizon": self._horizon}
 
     def sample(self, step: int, repeat: int) -> Sample:
         """The sample that starts at `step`."""
         episode, key = self._episode, sample_key(self._episode.uid, step, repeat)
         members: list[tuple[str, bytes]] = []
         offsets: dict[str, int] = {}
-        for view in episode.views:
+        for view, _ in self._views:
             members += self._view_members(view, step, offsets)
         if episode.state is not None:
             members += self._state_members(episode.state, step)
@@ -155,8 +160,8 @@ class WindowEncoder:
             ]
         document = {
             **self._common,
-            "views": {view.name: self._view_at(view, step) for view in episode.views},
-            **_identity(episode, key, "window"),
+            "views": {view.name: self._view_at(view, step) for view, _ in self._views},
+            **identity(episode, key, "window"),
             "step": step,
             "is_first": step == 0,
             "is_last": step == episode.steps - 1,
@@ -170,39 +175,6 @@ class WindowEncoder:
             ids = episode.native_action["ids"][step : min(step + self._horizon, stop)]
             document["native_action"] = {"ids": [int(i) for i in ids], "params": episode.native_action["params"]}
         return Sample(key, (("json", canonical_json(document)), *sorted(members)))
-
-    def _shared(self) -> dict[str, Any]:
-        episode = self._episode
-        return {
-            "episode_length": episode.steps,
-            "hz": episode.hz,
-            "dt_ns": episode.dt_ns,
-            "horizon": self._horizon,
-            "embodiment": episode.embodiment,
-            "control_mode": episode.control_mode,
-            "labels": dict(episode.labels),
-            "frames": dict(episode.frames),
-            "native_units": dict(episode.native_units),
-            "channels": {
-                side: [int(channel) for channel in slots.channels] if slots is not None else []
-                for side, slots in (("state", episode.state), ("action", episode.action))
-            },
-            "notes": dict(episode.notes),
-            "weight": 1.0,
-        }
-
-    def _view_facts(self, view: View) -> dict[str, Any]:
-        episode, media = self._episode, self._episode.media[view.media]
-        height, width = target_size(self._spec.images, *shown_size(view, media))
-        facts: dict[str, Any] = {
-            "height": height,
-            "width": width,
-            "original": [media.height, media.width],
-            "stream": view.media,
-        }
-        if view.camera is not None:
-            facts["camera"] = camera_facts(episode, view, (height, width))
-        return facts | ({"rotated": view.rotate} if view.rotate else {})
 
     def _view_at(self, view: View, step: int) -> dict[str, Any]:
         """The view's facts, and where its camera is at this step."""
@@ -230,7 +202,7 @@ class WindowEncoder:
         instruction = choose(covering, spec.prompt, spec.seed, episode.uid, step, repeat)
         return prompt_facts(
             self._form,
-            card=spec.card,
+            robot_tag=spec.card.robot_tag,
             body=self._body,
             hz=episode.hz,
             chunk=self._horizon,
@@ -266,13 +238,48 @@ class WindowEncoder:
         frame = int(timeline.nearest(time, media.times_ns)[0])
         return frame, int(media.times_ns[frame] - time[0])
 
-    def _rendered(self, view: View, steps: Sequence[int]) -> dict[int, tuple[str, bytes]]:
+    def _rendered(self, view: View, spec: ImageSpec, steps: Sequence[int]) -> dict[int, tuple[str, bytes]]:
         """(extension, bytes) of every frame the chosen windows show."""
         media = self._episode.media[view.media]
         wanted = sorted(
             {self._frame_at(media, step - back)[0] for step in steps for back in range(self._frames_back(step))}
         )
-        return rendered(media, wanted, self._spec.images, view)
+        return rendered(media, wanted, spec, view)
+
+
+def shared_facts(episode: Episode) -> dict[str, Any]:
+    """What the JSON of all windows of an episode says."""
+    return {
+        "episode_length": episode.steps,
+        "hz": episode.hz,
+        "dt_ns": episode.dt_ns,
+        "embodiment": episode.embodiment,
+        "control_mode": episode.control_mode,
+        "labels": dict(episode.labels),
+        "frames": dict(episode.frames),
+        "native_units": dict(episode.native_units),
+        "channels": {
+            side: [int(channel) for channel in slots.channels] if slots is not None else []
+            for side, slots in (("state", episode.state), ("action", episode.action))
+        },
+        "notes": dict(episode.notes),
+        "weight": 1.0,
+    }
+
+
+def view_facts(episode: Episode, view: View, spec: ImageSpec) -> dict[str, Any]:
+    """What a window's JSON says of a view at any step; `spec` is the view's own (`ImageSpec.of`)."""
+    media = episode.media[view.media]
+    height, width = target_size(spec, *shown_size(view, media))
+    facts: dict[str, Any] = {
+        "height": height,
+        "width": width,
+        "original": [media.height, media.width],
+        "stream": view.media,
+    }
+    if view.camera is not None:
+        facts["camera"] = camera_facts(episode, view, (height, width))
+    return facts | ({"rotated": view.rotate} if view.rotate else {})
 
 
 def shown_size(view: View, media: Media) -> tuple[int, int]:
@@ -282,14 +289,18 @@ def shown_size(view: View, media: Media) -> tuple[int, int]:
 
 
 def rendered(media: Media, wanted: Sequence[int], spec: ImageSpec, view: View) -> dict[int, tuple[str, bytes]]:
-    """Chosen frames as JPEG or PNG members; bytes pass through untouched where size, colours and turn already fit."""
+    """Chosen frames of a view as JPEG or PNG members; `spec` is the view's own (`ImageSpec.of`).
+
+    With `codec: keep` bytes pass through untouched where size, colours and turn fit; with `png` those of a PNG do.
+    """
     size = target_size(spec, *shown_size(view, media))
     decoded = size[::-1] if view.rotate in (90, 270) else size
     as_is = decoded == (media.height, media.width) and view.channel_order == "rgb" and not view.rotate
-    if media.kind == "images" and as_is and media.codec in images.EXTENSION:
+    if media.kind == "images" and as_is and media.codec in images.EXTENSION and _leaves(spec, media.codec):
         extension = images.EXTENSION[media.codec]
         return {frame: (extension, media.image(frame)) for frame in wanted}
     result = {}
+    codec: images.Codec = "png" if spec.codec == "png" else "jpeg"
     pixels: Iterable[tuple[int, images.Pixels]]
     if media.kind == "images":
         pixels = ((frame, video.resize(images.decode(media.image(frame)), decoded)) for frame in wanted)
@@ -297,8 +308,43 @@ def rendered(media: Media, wanted: Sequence[int], spec: ImageSpec, view: View) -
         pixels = video.frames(media, wanted, size=decoded)
     for frame, picture in pixels:
         shown = images.as_shown(picture, view.channel_order, view.rotate)
-        result[frame] = ("jpg", images.encode(shown, quality=spec.quality))
+        result[frame] = images.EXTENSION[codec], images.encode(shown, codec, spec.quality)
     return result
+
+
+def _leaves(spec: ImageSpec, codec: str) -> bool:
+    """Whether bytes of a codec may stay as they are."""
+    return spec.codec == "keep" or spec.codec == codec == "png"
+
+
+class Stream(Protocol):
+    """What a size is estimated from: a stream as the lake lists it; `size` is that of all its frames in bytes."""
+
+    @property
+    def kind(self) -> Literal["images", "video"]: ...
+    @property
+    def codec(self) -> str: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+
+def estimated_frame_bytes(spec: ImageSpec, views: Iterable[str], stream: Stream) -> float:
+    """Bytes that a frame of a stream takes in a sample, roughly: 0 where none of the `views` of it is stored."""
+    found = [_frame_bytes(own, stream) for view in views if (own := spec.of(view)) is not None]
+    return max(found, default=0.0)
+
+
+def _frame_bytes(spec: ImageSpec, stream: Stream) -> float:
+    height, width = target_size(spec, stream.height, stream.width)
+    if stream.kind == "images" and _leaves(spec, stream.codec) and (height, width) == (stream.height, stream.width):
+        return stream.size / max(stream.frames, 1)
+    return height * width * (PNG_BYTES_PER_PIXEL if spec.codec == "png" else JPEG_BYTES_PER_PIXEL)
 
 
 def target_size(spec: ImageSpec, height: int, width: int) -> tuple[int, int]:
@@ -320,20 +366,20 @@ def _padded(slots: SlotArray | None, stop: int, horizon: int, side: str) -> Slot
         return None
     width = slots.values.shape[1]
     values, mask = slots.values[:stop], slots.mask[:stop]
-    last = stop - 1 - np.argmax(mask[::-1], axis=0)
-    tail = values[last, np.arange(width)]
-    for column, channel in enumerate(slots.channels):
-        if unified().slot_at(int(channel)).pad == "zero":
-            tail[column] = 0.0
-    if not np.isfinite(tail).all():
-        raise SchemaError(f"{side}: padding would repeat a value that is not finite")
+    last, tail = tail_of(slots, stop, side)
     kept = np.where(np.arange(stop)[:, None] > last, tail, values)
     padded = np.concatenate([kept, np.broadcast_to(tail, (horizon, width))]).astype(np.float32)
     return SlotArray(slots.channels, padded, np.concatenate([mask, np.zeros((horizon, width), np.bool_)]))
 
 
-def npy(array: NDArray[Any]) -> bytes:
-    """An array as .npy bytes (format 1.0, C order)."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+def tail_of(slots: SlotArray, stop: int, side: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The last valid row before `stop` of each column [c], and the value [c] that stands behind it."""
+    values, mask = slots.values[:stop], slots.mask[:stop]
+    last = (stop - 1 - np.argmax(mask[::-1], axis=0)).astype(np.int64)
+    tail = values[last, np.arange(values.shape[1])]
+    for column, channel in enumerate(slots.channels):
+        if unified().slot_at(int(channel)).pad == "zero":
+            tail[column] = 0.0
+    if not np.isfinite(tail).all():
+        raise SchemaError(f"{side}: padding would repeat a value that is not finite")
+    return last, tail

@@ -5,8 +5,9 @@ Members go through a hash as they are written; an index of offsets grows beside 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dataengine.errors import FormatError, StorageError
 from dataengine.storage import StagedFile
@@ -28,10 +29,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample: its key, and its members as (extension, content), in the order they are written."""
+    """A sample: its key, and its members as (extension, content), in the order they are written.
+
+    `listed` is what the index beside the shard says of it besides (see `shards.segments.listed`).
+    """
 
     key: str
     members: tuple[tuple[str, bytes], ...]
+    listed: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -40,6 +45,7 @@ class TarWriter:
 
     target: StagedFile
     index: list[tuple[str, tuple[Member, ...]]] = field(default_factory=list)
+    listed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _at: int = 0
 
     def add(self, sample: Sample) -> None:
@@ -55,6 +61,8 @@ class TarWriter:
                 self.target.write(b"\0" * padding)
             self._at += BLOCK + len(content) + padding
         self.index.append((sample.key, tuple(members)))
+        if sample.listed is not None:
+            self.listed[sample.key] = sample.listed
 
     def close(self) -> None:
         """Write the end of the archive."""

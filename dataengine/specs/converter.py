@@ -47,6 +47,12 @@ class SourceInfo(Strict):
     deidentification: str = "unknown"
     synthetic: bool
     commercial_ok: Literal["yes", "no", "unknown"] = "unknown"
+    tags: tuple[str, ...] = ()
+
+    def canonical(self) -> Any:
+        """Without `tags` where there are none: lakes of before there were any stay current."""
+        document = super().canonical()
+        return document if self.tags else {name: value for name, value in document.items() if name != "tags"}
 
 
 class FormatChoice(Strict):
@@ -325,7 +331,7 @@ class Converter(Strict):
         each = {"__all__": {"expected"}}
         plain = self.model_dump(mode="json", exclude={"state": each, "action": each, "views": each})
         views = [{k: v for k, v in view.items() if k != "camera" or v is not None} for view in plain["views"]]
-        return {**plain, "views": views}
+        return {**plain, "source": self.source.canonical(), "views": views}
 
 
 def load_converter(name: str) -> Converter:

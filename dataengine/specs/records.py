@@ -12,7 +12,7 @@ from dataengine.documents import Strict, sha256_json
 LEDGER_STATUS = Literal["kept", "dropped"]
 
 
-_LATER = "statistics_sha256"
+_LATER = ("statistics_sha256", "schedule")
 
 
 class UnitInput(Strict):
@@ -26,7 +26,7 @@ class UnitInput(Strict):
 
 
 class TaskRecord(Strict):
-    """What a shard task produced; the cache key is its task digest.."""
+    """What a shard task produced; the cache key is its task digest."""
 
     task_digest: str
     split: str
@@ -39,7 +39,7 @@ class TaskRecord(Strict):
 
 
 class ShardEntry(Strict):
-    """A shard as the manifest lists it, in order."""
+    """A shard as the manifest lists it, in order; `source` is the recipe's source it is of, where it is of one."""
 
     sha256: str
     bytes: int
@@ -48,13 +48,15 @@ class ShardEntry(Strict):
     bucket: str
     task_digest: str
     index_sha256: str
+    source: str = ""
 
 
 class LedgerRow(Strict):
     """What became of one episode (or of a file that could not be read). in = kept + dropped, always.
 
     `bad_input` tells drops for data nobody can use from drops by a filter of the recipe; `accepted` that the recipe
-    names the reason. A kept episode may give 0 samples when its source's rate is below 1.
+    names the reason. A kept episode may give 0 samples when its source's rate is below 1. `entry` is what the recipe
+    calls its source, `task` its first instruction; `kept_steps` of its `steps` are left, `seconds` long.
     """
 
     unit: Literal["episode", "file"]
@@ -70,6 +72,11 @@ class LedgerRow(Strict):
     accepted: bool
     split: str
     samples: int
+    entry: str = ""
+    task: str = ""
+    steps: int = 0
+    kept_steps: int = 0
+    seconds: float = 0.0
 
 
 class SourceSummary(Strict):
@@ -92,11 +99,21 @@ class SourceSummary(Strict):
 
 
 class Pins(Strict):
-    """What a plan resolved and the next version inherits: sampling rates by converter, bucket counts by split."""
+    """What a plan resolved and the next version inherits: sampling rates by source, bucket counts by split.
+
+    With a scheduled mix shards are of one source: `sources` names them, bucket counts are by `split/source`, every
+    window lies in the shards once, and a rate is how often the schedule draws it in an epoch.
+    """
 
     rates: Mapping[str, float]
     scale: float
     buckets: Mapping[str, int]
+    sources: tuple[str, ...] = ()
+
+    def canonical(self) -> Any:
+        """Without `sources` where there are none, as in versions of before there were any."""
+        document = super().canonical()
+        return document if self.sources else {k: v for k, v in document.items() if k != "sources"}
 
 
 class Manifest(Strict):
@@ -117,11 +134,17 @@ class Manifest(Strict):
     ledger_sha256: str
     shard_records_sha256: str
     statistics_sha256: str | None = None
+    schedule: Mapping[str, Any] | None = None
+    """Draws of an epoch and shares by source and stage, where the mix is scheduled."""
 
     def canonical(self) -> Any:
-        """Without what the first versions did not have: their digests stay."""
-        document = super().canonical()
-        return document if self.statistics_sha256 is not None else {k: v for k, v in document.items() if k != _LATER}
+        """Without what earlier versions did not have: their digests stay."""
+        document = {**super().canonical(), "pins": self.pins.canonical()}
+        document = {name: value for name, value in document.items() if name not in _LATER or value is not None}
+        if self.schedule is None:
+            for shard in document["shards"]:
+                shard.pop("source")
+        return document
 
     @property
     def samples(self) -> int:
@@ -130,4 +153,5 @@ class Manifest(Strict):
     def content_digest(self) -> str:
         """Equal for versions with the same content: shards, statistics, ledger."""
         shards = [[shard.split, shard.bucket, shard.sha256] for shard in self.shards]
-        return sha256_json([shards, self.normalization_sha256, self.ledger_sha256])
+        drawn = [] if self.schedule is None else [self.schedule]
+        return sha256_json([shards, self.normalization_sha256, self.ledger_sha256, *drawn])

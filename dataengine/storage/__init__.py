@@ -3,7 +3,7 @@
 from dataengine.storage.local import fsync_folder, make_folder, sha256_file
 from dataengine.storage.mirror import address_of, local_source
 from dataengine.storage.source import CHUNK, SourceFile, SourceRoot, root_and_files
-from dataengine.storage.store import Place, StagedFile, Store, Writers, backend_of, remote
+from dataengine.storage.store import Place, StagedFile, Store, Writers, backend_of, remote, staged_by, staged_name
 
 __all__ = [
     "CHUNK",
@@ -21,4 +21,6 @@ __all__ = [
     "remote",
     "root_and_files",
     "sha256_file",
+    "staged_by",
+    "staged_name",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -122,7 +124,7 @@ class Store:
     @contextmanager
     def writer(self, label: str) -> Iterator[StagedFile]:
         """A temporary file to write into; `StagedFile.publish` gives it its name, else it is removed."""
-        path = self.backend.staging() / f"{label}.{os.getpid()}.{os.urandom(6).hex()}"
+        path = self.backend.staging() / staged_name(label)
         with explained(path):
             handle = path.open("xb")
         staged = StagedFile(self.backend, path, handle)
@@ -141,6 +143,25 @@ class Store:
         with self.writer("doc") as staged:
             staged.write(data)
             return staged.publish(name)
+
+
+def staged_name(label: str) -> str:
+    """A name below `staging/` that tells whose it is: `label.host.process.random`."""
+    return f"{label}.{_host()}.{os.getpid()}.{os.urandom(6).hex()}"
+
+
+def staged_by(name: str) -> int | None:
+    """The process of this host that made a name below `staging/`; None for another host's."""
+    parts = name.split(".")
+    return int(parts[-2]) if len(parts) >= 4 and parts[-3] == _host() and parts[-2].isdigit() else None
+
+
+@cache
+def _host() -> str:
+    """The host and what numbers its processes: containers of one host count their processes each from 1."""
+    space = Path("/proc/self/ns/pid")
+    numbered_by = str(space.readlink()) if space.is_symlink() else ""
+    return hashlib.sha256(f"{platform.node()} {numbered_by}".encode()).hexdigest()[:8]
 
 
 class StagedFile:

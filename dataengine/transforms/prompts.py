@@ -58,11 +58,11 @@ def choose(covering: Sequence[Language], spec: PromptSpec, seed: int, uid: str, 
 
 
 def prompt_facts(
-    form: PromptForm, *, card: Card, body: str, hz: float, chunk: int, instruction: str | None
+    form: PromptForm, *, robot_tag: str, body: str, hz: float, chunk: int, instruction: str | None
 ) -> dict[str, Any]:
     """The `prompt` of a sample's JSON: the fields, the form's name and version, and the text (None without one)."""
     fields: dict[str, Any] = {
-        "robot_tag": card.robot_tag,
+        "robot_tag": robot_tag,
         "body": body,
         "hz": hz,
         "chunk": chunk,

@@ -23,10 +23,12 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Channels = dict[int, Array]
+EXACT = Interpolation.POINT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
 
 class Video:
@@ -44,7 +46,8 @@ class Video:
         with av.open(str(self.path)) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if abs(number - index) <= 1:
-                    found[number] = frame.to_ndarray(format="rgb24").astype(np.int16)
+                    shown = frame.reformat(format="rgb24", interpolation=EXACT)
+                    found[number] = shown.to_ndarray().astype(np.int16)
                 if number > index:
                     break
         return [found.get(number) for number in (index - 1, index, index + 1)]

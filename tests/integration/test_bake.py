@@ -24,7 +24,7 @@ from dataengine.errors import FormatError, SpecError
 from dataengine.loader import Batch, MixtureDataset, open_mixture
 from dataengine.mixture.bake import Baker
 from dataengine.mixture.store import MixtureStore, shard_name
-from dataengine.shards.samples import npy
+from dataengine.shards.npy import npy
 from dataengine.shards.tar import Sample
 from dataengine.specs.normalization import NormalizationSpec
 from dataengine.specs.recipe import load_recipe

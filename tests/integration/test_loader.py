@@ -26,7 +26,7 @@ from dataengine.loader.decode import Decoder
 from dataengine.loader.npy import parse_npy
 from dataengine.loader.shards import RawSample
 from dataengine.mixture.store import MixtureStore, index_name, shard_name
-from dataengine.shards.samples import npy
+from dataengine.shards.npy import npy
 from dataengine.transforms.representation import REPRESENTATIONS
 
 FORMS = REPRESENTATIONS

@@ -15,7 +15,7 @@ from dataengine.cli.main import app
 from dataengine.engine.local import LocalEngine
 from dataengine.errors import EndpointError, SpecError
 from dataengine.lake import Lake
-from dataengine.mixture.build import select
+from dataengine.mixture.select import select
 from dataengine.relabel.client import Client, Limits
 from dataengine.relabel.recipes import Relabelled, ask_models, asks
 from dataengine.specs.recipe import Recipe, load_recipe

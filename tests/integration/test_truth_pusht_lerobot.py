@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from dataengine import video
@@ -22,6 +23,7 @@ from dataengine.storage import SourceRoot
 
 RANGES = {"episode_000000": (0, 80), "episode_000001": (80, 130), "episode_000002": (130, 160)}
 TEXTS = {"episode_000000": "circle around", "episode_000001": "circle around", "episode_000002": "short circle"}
+EXACT = Interpolation.POINT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 ROYAL_BLUE = np.array([65, 105, 225])
 
 
@@ -34,7 +36,7 @@ def folder(data: Path) -> Path:
 def whole(folder: Path) -> NDArray[np.uint8]:
     """All 160 frames [160, 96, 96, 3], decoded by PyAV from the whole file."""
     with av.open(str(folder / "videos/observation.image/chunk-000/file-000.mp4")) as container:
-        frames = [frame.reformat(format="rgb24", interpolation="AREA") for frame in container.decode(video=0)]
+        frames = [frame.reformat(format="rgb24", interpolation=EXACT) for frame in container.decode(video=0)]
     return np.array([frame.to_ndarray() for frame in frames])
 
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from dataengine import video
@@ -20,6 +21,7 @@ from dataengine.formats.base import EpisodeRef, get_format
 from dataengine.specs.converter import Converter, load_converter
 from dataengine.storage import SourceRoot
 
+EXACT = Interpolation.POINT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 LENGTHS = {"episode_000029": 221, "episode_000030": 277}
 # Unified channel of each of the 26 columns: left arm 64:71, right arm 0:7, the hands' openings in native 240:252.
 CHANNELS = [*range(64, 71), *range(7), *range(240, 252)]
@@ -92,7 +94,7 @@ def test_video_is_the_file_and_its_frames_are_rows(episodes: Mapping[str, Episod
     shown = dict(video.frames(media, wanted))
     for number, frame in enumerate(_decoded(path, 114)):
         if number in wanted:
-            same = frame.reformat(format="rgb24", interpolation="AREA").to_ndarray()
+            same = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
             np.testing.assert_array_equal(shown[number], same)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataengine.plan import Candidate, Unit, chosen_windows, make_tasks, units_of
+from dataengine.plan import Candidate, Unit, chosen_windows, make_tasks
 from dataengine.specs.recipe import Recipe
 from dataengine.specs.records import Pins
 
@@ -41,9 +41,30 @@ def test_each_unit_is_in_one_task_and_order_does_not_matter(entries: list) -> No
     units = [unit for task in found for unit in task.units]
     assert len({(unit.uid, unit.start) for unit in units}) == len(units)
     for candidate in candidates(entries):
-        expected = units_of(candidate, PINS.rates[candidate.converter], 16, RECIPE.seed)
-        assert [u for u in sorted(units, key=lambda u: u.start) if u.uid == candidate.uid] == expected
+        own = sorted((u for u in units if u.uid == candidate.uid), key=lambda u: u.start)
+        starts = range(0, candidate.windows, 16)
+        assert {unit.start for unit in own} <= set(starts)
+        assert all(unit.stop == min(unit.start + 16, candidate.windows) for unit in own)
+        rate = PINS.rates[candidate.source]
+        assert all(abs(unit.count - (unit.stop - unit.start) * rate) < 1 for unit in own)
+        if rate == 1:
+            assert [unit.count for unit in own] == [unit.stop - unit.start for unit in own]
     assert all(list(task.units) == sorted(task.units, key=lambda u: (u.uid, u.start)) for task in found)
+
+
+@given(episodes)
+def test_a_shard_holds_of_each_source_what_its_rate_says(entries: list) -> None:
+    """To less than one sample, by all its units: those that give nothing stand in no task, so buckets are counted."""
+    whole = {(c.uid, start): c for c in candidates(entries) for start in range(0, c.windows, 16)}
+    ones = make_tasks(RECIPE, candidates(entries), Pins(rates=dict.fromkeys("abc", 1.0), scale=1, buckets=PINS.buckets))
+    place = by_unit(ones)
+    found = make_tasks(RECIPE, candidates(entries), PINS)
+    for task in ones:
+        for name in "abc":
+            own = [key for key in whole if place[key] == (task.split, task.bucket) and whole[key].source == name]
+            asked = PINS.rates[name] * sum(min(16, whole[uid, start].windows - start) for uid, start in own)
+            given = sum(u.count for t in found for u in t.units if (u.uid, u.start) in set(own))
+            assert abs(given - asked) < 1
 
 
 @given(episodes, st.integers(1, 60))
@@ -70,7 +91,7 @@ def test_chosen_windows_hold_each_window_as_often_as_the_count_says(windows: int
 def test_realized_share_is_the_rate_over_many_windows() -> None:
     many = [Candidate(f"{number:064x}", "b", "train", 200, 10) for number in range(1000)]
     total = sum(unit.count for task in make_tasks(RECIPE, many, PINS) for unit in task.units)
-    assert abs(total / 200_000 - 0.5) < 0.0005
+    assert abs(total - 100_000) <= PINS.buckets["train"]
 
 
 def test_an_overfull_bucket_splits_and_only_itself_changes() -> None:

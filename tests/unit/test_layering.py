@@ -16,7 +16,7 @@ LEVELS = [
     {"schema", "storage", "plugins"},
     {"camera", "episode", "embodiment", "geometry", "timeline", "images", "video"},
     {"transforms", "normalization", "evidence", "formats", "fixtures", "layouts", "shards", "specs"},
-    {"convert", "plan", "weights", "lake_rows", "inspection", "reading"},
+    {"catalogue", "convert", "plan", "schedule", "shuffle", "weights", "lake_rows", "inspection", "reading"},
     {"engine", "lake"},
     {"ingest", "relabel", "mixture", "provenance", "report", "loader"},
     {"api"},

@@ -92,7 +92,9 @@ class TestForms:
 
     def test_facts_of_a_sample(self) -> None:
         card = load_card("widowx_250")
-        facts = prompt_facts(load_form("pi0"), card=card, body="a single arm", hz=5.0, chunk=4, instruction="go")
+        facts = prompt_facts(
+            load_form("pi0"), robot_tag=card.robot_tag, body="a single arm", hz=5.0, chunk=4, instruction="go"
+        )
         assert facts == {
             "robot_tag": "widowx", "body": "a single arm", "hz": 5.0, "chunk": 4, "instruction": "go",
             "form": "pi0@1", "text": "go\n",

@@ -10,11 +10,12 @@ import pytest
 
 from dataengine.episode import Episode, Language, SlotArray
 from dataengine.errors import GuardError, SchemaError, SpecError
-from dataengine.lake_rows import Head
 from dataengine.mixture.guard import check_tasks, task_losses
-from dataengine.mixture.judge import Verdict, content_digest
-from dataengine.plan import Candidate, chosen_windows, runs_of, units_of
+from dataengine.mixture.judge import content_digest
+from dataengine.mixture.verdicts import Task
+from dataengine.plan import Candidate, Unit, chosen_windows, make_tasks, runs_of
 from dataengine.specs.recipe import Guard, Recipe
+from dataengine.specs.records import Pins
 from dataengine.transforms.quality import MinSteps, recipe_steps
 from dataengine.transforms.steps import Boost, Drop, Filter, Keep, Kept, Relabel, check_order, parse_step, run_steps
 
@@ -132,21 +133,28 @@ def test_boosts_multiply_what_is_kept() -> None:
     assert found.weights.tolist() == [1] * 8 + [4, 0]
 
 
+def units(candidate: Candidate, rate: float, segment: int) -> list[Unit]:
+    """The units of a plan of one episode."""
+    recipe = Recipe.parse({"name": "r", "sources": [{"converter": "c"}], "shards": {"segment": segment}}, "test")
+    found = make_tasks(recipe, [candidate], Pins(rates={"c": rate}, scale=1, buckets={}))
+    return [unit for task in found for unit in task.units]
+
+
 def test_weighted_windows_are_given_out_by_their_weight() -> None:
     weights = np.array([0, 1, 1, 3, 0, 0, 2, 2])
     runs = runs_of(weights)
     assert runs == ((1, 3, 1), (3, 4, 3), (6, 8, 2))
     candidate = Candidate("a" * 64, "c", "train", 8, 10, runs)
     assert candidate.offered == weights.sum()
-    (unit,) = units_of(candidate, 1.0, 100, 0)
+    (unit,) = units(candidate, 1.0, 100)
     chosen = chosen_windows(unit, 0)
     times = np.bincount([window for window, _ in chosen], minlength=8)
     assert times.tolist() == weights.tolist()
     assert len(set(chosen)) == len(chosen)
-    parts = units_of(candidate, 1.0, 3, 0)
+    parts = units(candidate, 1.0, 3)
     assert [(part.start, part.count) for part in parts] == [(0, 2), (3, 3), (6, 4)]
     assert sorted(pair for part in parts for pair in chosen_windows(part, 0)) == chosen
-    half = units_of(candidate, 0.5, 100, 0)[0]
+    (half,) = units(candidate, 0.5, 100)
     assert half.count in (4, 5)
 
 
@@ -163,22 +171,15 @@ def test_the_content_of_a_relabelled_episode_has_a_digest_of_its_own() -> None:
     assert len({content_digest(entry) for entry in (one, *changed)}) == 6
 
 
-def verdicts(kept: list[tuple[str, int, int]], step: str = "") -> tuple[dict[str, Head], list[Verdict]]:
-    heads: dict[str, Any] = {}
-    found = []
-    for number, (task, total, left) in enumerate(kept):
-        uid = f"{number:064x}"
-        heads[uid] = type("Row", (), {"converter": "c"})()
-        drop = Drop("why", "") if not left and step else None
-        lost = {} if drop else {"idle": total - left}
-        found.append(
-            Verdict(uid, "train", 1, 1, drop, step if drop else "", task=task, total=total, kept=left, lost=lost)
-        )
-    return heads, found
+def tasks_of(kept: list[tuple[str, int, int]], step: str = "") -> list[Task]:
+    return [
+        Task("c", task, total, left, {step: total} if not left and step else {"idle": total - left})
+        for task, total, left in kept
+    ]
 
 
 def test_the_guard_stops_a_step_that_erases_a_task() -> None:
-    losses = task_losses(*verdicts([("lift", 100, 50), ("lift", 100, 90), ("wipe", 40, 0), ("wipe", 60, 0)], "idle"))
+    losses = task_losses(tasks_of([("lift", 100, 50), ("lift", 100, 90), ("wipe", 40, 0), ("wipe", 60, 0)], "idle"))
     assert [(entry.task, entry.loss) for entry in losses] == [("wipe", 1.0), ("lift", 0.3)]
     with pytest.raises(GuardError, match="'wipe': 100 of 100 steps in 2 episodes, most by idle"):
         check_tasks(Guard(), losses)
@@ -186,11 +187,6 @@ def test_the_guard_stops_a_step_that_erases_a_task() -> None:
         check_tasks(Guard(task_loss=0.3), losses)
     check_tasks(Guard(min_episodes=3), losses)
     check_tasks(Guard(), losses[1:])
-
-
-def test_the_guard_does_not_count_what_no_filter_did() -> None:
-    heads, found = verdicts([("wipe", 40, 0), ("wipe", 60, 0)], "require")
-    assert task_losses(heads, found) == []
 
 
 def test_recipes_name_their_steps() -> None:

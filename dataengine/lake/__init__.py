@@ -1,0 +1,17 @@
+"""The lake: converted episodes, and the care of them."""
+
+from dataengine.lake.core import CommitCounts, Lake, ScratchLake, Snapshot, lake_digest, source_filter
+from dataengine.lake.reader import LakeReader
+from dataengine.lake.tombstones import Forgotten, Tombstone
+
+__all__ = [
+    "CommitCounts",
+    "Forgotten",
+    "Lake",
+    "LakeReader",
+    "ScratchLake",
+    "Snapshot",
+    "Tombstone",
+    "lake_digest",
+    "source_filter",
+]

@@ -1,0 +1,1 @@
+"""Report: a version as one page that opens from disk, without network."""
