@@ -273,6 +273,14 @@ def _kinds(table: pa.Table) -> tuple[NDArray[np.int16], tuple[Kind, ...]]:
 
 
 def _kind_of(row: Mapping[str, str]) -> Kind:
-    plain = {name: row[name] for name in _KINDS if name not in ("tags", "kind", "views")}
-    views = {name: (int(size[0]), int(size[1])) for name, size in orjson.loads(row["views"]).items()}
-    return Kind(**plain, tags=tuple(orjson.loads(row["tags"])), item=row["kind"] == "item", views=views)
+    return Kind(
+        converter=row["converter"],
+        source_id=row["source_id"],
+        family=row["family"],
+        embodiment=row["embodiment"],
+        control_mode=row["control_mode"],
+        license=row["license"],
+        tags=tuple(orjson.loads(row["tags"])),
+        item=row["kind"] == "item",
+        views={name: (int(size[0]), int(size[1])) for name, size in orjson.loads(row["views"]).items()},
+    )

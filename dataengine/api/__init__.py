@@ -14,6 +14,7 @@ from dataengine.api.catalog import (
 )
 from dataengine.api.catalogues import catalogue_export, catalogue_show, forecast, list_catalogues
 from dataengine.api.common import EngineName, Tell
+from dataengine.api.forgetting import forget, lake_gc, purge
 from dataengine.api.lakes import lake_list, lake_remove, stale
 from dataengine.api.report import report
 from dataengine.api.schedules import RepeatedUrls, repeated_urls, schedule
@@ -25,6 +26,7 @@ from dataengine.api.versions import (
     log,
     mixtures,
     open_mixture,
+    outdated,
     rebuild,
     tag,
     tags,
@@ -44,9 +46,11 @@ __all__ = [
     "catalogue_show",
     "diff",
     "forecast",
+    "forget",
     "gc",
     "ingest",
     "inspect",
+    "lake_gc",
     "lake_list",
     "lake_remove",
     "list_catalogues",
@@ -57,7 +61,9 @@ __all__ = [
     "log",
     "mixtures",
     "open_mixture",
+    "outdated",
     "plan",
+    "purge",
     "rebuild",
     "recipe",
     "recipe_schema",

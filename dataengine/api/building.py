@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from dataengine.api.common import EngineName, Tell, bound, chosen_engine, mano_folder, silent
 from dataengine.convert import Conversion
+from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
 from dataengine.errors import SpecError
 from dataengine.ingest import IngestReport
@@ -23,6 +24,7 @@ from dataengine.mixture import runs
 from dataengine.mixture import trial as trying
 from dataengine.mixture.build import BuildReport
 from dataengine.mixture.collect import building as build_lease
+from dataengine.mixture.estimate import Stages, complete
 from dataengine.mixture.preview import DryRun, preview
 from dataengine.mixture.select import Inputs, select
 from dataengine.mixture.store import MARKER, MixtureStore, check_version_name
@@ -100,7 +102,8 @@ def build(
     nobody else builds there, which a store without conditional writes needs. With `rebalance` rates are resolved anew
     instead of inherited from the last version.
     """
-    started = datetime.now(UTC)
+    started, timed = datetime.now(UTC), Stages(tell)
+    tell = timed
     check_version_name(version)
     spec, conversions = bound(recipe, parameters)
     _check_places(spec, out)
@@ -130,7 +133,7 @@ def build(
         done = building.execute(spec, inputs, planned, store, running, tell)
         report = building.commit(spec, inputs, planned, done, store, version)
         report.tasks_executed, report.tasks_cached = done.executed, len(planned.tasks) - done.executed
-        runs.record(store, report, chosen.name, started)
+        runs.record(store, report, chosen.name, started, timed.rounded(), _workers(chosen, workers))
         return BuildOutcome(report, ingests, chosen.name, left_out)
 
 
@@ -145,6 +148,7 @@ def plan(
     tell: Tell = silent,
 ) -> tuple[DryRun, list[IngestReport], int]:
     """What `build` would do, ingests included, and its exit code. Raw data is read; nothing is written."""
+    tell = timed = Stages(tell)
     spec, conversions = bound(recipe, parameters)
     _check_places(spec, out)
     store = MixtureStore(out) if Store(out).exists(MARKER) else None
@@ -158,6 +162,7 @@ def plan(
         earlier = _earlier(store) if store and not rebalance else None
         planned = building.make_plan(spec, inputs, chosen, earlier, tell)
         found = preview(spec, inputs, planned, store)
+        complete(found, spec, inputs, planned, store, timed, _workers(chosen, workers) or 1)
     return found, ingests, 3 if found.bad_input or _left_out(spec, ingests) else 0
 
 
@@ -227,6 +232,11 @@ def relabel(
             uids.setdefault(head.entry, []).append(head.uid)
     client = None if dry_run else partial(Client.from_environment, limits or Limits())
     return ask_models(spec, inputs.lake, inputs.snapshot, uids, client, tell=tell)[1]
+
+
+def _workers(engine: Engine, asked: int | None) -> int | None:
+    """How many tasks run at once, where that is known."""
+    return engine.workers if isinstance(engine, LocalEngine) else asked
 
 
 def _scratch(stack: ExitStack, lake: Path | None, *, media: bool) -> Lake:

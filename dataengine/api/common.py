@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from dataengine.convert import Conversion
-from dataengine.documents import find_spec
+from dataengine.documents import find_spec, spec_files
 from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
 from dataengine.mixture.select import Inputs
@@ -64,6 +64,13 @@ def bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[R
         "normalization": bound_reuse(spec.normalization, folder).canonical(),
     }
     return Recipe.parse(document, spec.name), conversions
+
+
+def conversions_at_hand(used: Collection[str], files: Sequence[str]) -> dict[str, Conversion]:
+    """The conversions of today by converter: of the shipped ones those that are `used`, and those in `files`."""
+    shipped = [name for name in spec_files("converters") if name in used]
+    made = (Conversion.load(name, mano_folder()) for name in [*shipped, *files])
+    return {conversion.converter.name: conversion for conversion in made}
 
 
 def chosen_engine(

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataengine.api.common import mano_folder
-from dataengine.convert import Conversion
-from dataengine.documents import spec_files
+from dataengine.api.common import conversions_at_hand
 from dataengine.errors import SpecError
 from dataengine.lake import Lake, source_filter
 
@@ -40,11 +38,7 @@ def stale(lake: Path, converters: Sequence[str] = ()) -> list[dict[str, Any]]:
     `converters` are files of converters that are not shipped. A converter that is nowhere at hand is `unknown`.
     """
     heads = [head for head in Lake(lake).heads() if head.status == "ok"]
-    used = {head.converter for head in heads}
-    current = {}
-    for name in [*(name for name in spec_files("converters") if name in used), *converters]:
-        conversion = Conversion.load(name, mano_folder())
-        current[conversion.converter.name] = conversion
+    current = conversions_at_hand({head.converter for head in heads}, converters)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for head in heads:
         row = rows.setdefault(

@@ -33,13 +33,16 @@ def repeated_urls(address: str, *, seed: int = 0, epoch: int = 0) -> RepeatedUrl
     """Absolute paths of a scheduled version's train shards, each as often as its source is drawn (see `repeats`).
 
     Raises:
-        SpecError: the version is not scheduled.
+        SpecError: the version is not scheduled, or holds segments, which only the loader cuts into windows.
     """
     store, version = open_mixture(address)
     _, manifest = store.manifest(version)
     if manifest.schedule is None:
         what = f"version {version} has no schedule: every shard holds the mixture"
         raise SpecError(what, fix="leave out --repeat, or build it with `mix: {mode: scheduled}`")
+    if manifest.recipe.get("samples", {}).get("kind") == "episode":
+        what = f"the shards of version {version} hold segments, and its schedule draws windows of them"
+        raise SpecError(what, fix="read it with the loader, or build it with `samples: {kind: window}`")
     root = str(store.root.resolve()) if store.is_local else store.address
     own: dict[str, list[int]] = {}
     names: dict[str, list[str]] = {}
@@ -67,8 +70,9 @@ def schedule(
         raise SpecError("--epoch, --start and --count are not negative", fix="give 0 or more")
     store, version = open_mixture(address)
     _, manifest = store.manifest(version)
-    baked = Baked.of(manifest.recipe, manifest.normalization_sha256) is not None
-    data = open_dataset(f"{store.address}@{version}", normalize=baked, stage=stage)
+    baked = Baked.of(manifest.recipe, manifest.normalization_sha256)
+    normalized = baked is not None and baked.normalization is not None
+    data = open_dataset(f"{store.address}@{version}", normalize=normalized, stage=stage)
     order = data.order(seed, epoch)
     numbers = np.arange(min(start, len(order)), min(start + count, len(order)))
     stages, rows = _plain(order, numbers)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataengine.api.common import Tell, silent
+from dataengine.api.common import Tell, conversions_at_hand, silent
 from dataengine.errors import SpecError
 from dataengine.lake import Lake
 from dataengine.mixture import diff as diffing
 from dataengine.mixture import history as histories
 from dataengine.mixture import rebuild as rebuilding
+from dataengine.mixture import stale as staling
 from dataengine.mixture import verify as verifying
 from dataengine.mixture.collect import Garbage, collect
 from dataengine.mixture.rebuild import Rebuilt
@@ -86,6 +88,17 @@ def rebuild(address: str, shard: int, lake: Path) -> Rebuilt:
     """Make one shard of a version again from the lake, and compare it with the one that lies there."""
     store, version = open_mixture(address)
     return rebuilding.rebuild(store, version, shard, Lake(lake))
+
+
+def outdated(address: str, converters: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Which converters, cards, steps and encoders made a version, and which of them are others today.
+
+    `converters` are files of converters that are not shipped; one that is nowhere at hand is `unknown`.
+    """
+    store, version = open_mixture(address)
+    manifest = store.manifest(version)[1]
+    used = {row["converter"] for row in (manifest.made or {}).get("conversions", ())}
+    return staling.stale(manifest, conversions_at_hand(used, converters))
 
 
 def urls(address: str, split: str | None = None) -> list[str]:

@@ -99,6 +99,8 @@ def print_forecast(found: Forecast, *, json: bool) -> None:
         count = len(found.not_shipped)
         typer.echo(f"* the converters of {count} of {len(found.sources)} sources are not shipped yet")
     shards = ", ".join(f"{count:,} {split}" for split, count in found.shards.items())
+    if found.draws != found.samples:
+        typer.echo(f"an epoch is {found.draws:,} draws by a schedule; shares are those of the draws")
     typer.echo(
         f"{found.samples:,} samples of {found.episodes:,} episodes in {shards} shards, about"
         f" {found.bytes / 1e9:,.1f} GB, the largest {found.largest_shard / 1e6:,.1f} MB"

@@ -305,20 +305,45 @@ def _print_plan(plan: DryRun, ingests: list[IngestReport]) -> None:
     for entry in ingests:
         _print_ingest(entry, dry_run=True)
     rows = [
-        (name, plan.rates.get(name), plan.episodes[name], count, *(f"{share:.2%}" for share in plan.shares[name]))
+        (
+            name,
+            plan.rates.get(name),
+            plan.episodes[name],
+            sum(plan.drops_by_source.get(name, {}).values()),
+            count,
+            f"{plan.bytes_by_source.get(name, 0) / 1e6:,.1f}",
+            *(f"{share:.2%}" for share in plan.shares[name]),
+        )
         for name, count in plan.samples.items()
     ]
-    columns = ("source", "rate", "episodes", "samples", f"requested ({plan.unit}s)", f"realized ({plan.unit}s)")
-    print_table(f"plan of {plan.recipe}", columns, rows)
+    counted = (f"requested ({plan.unit}s)", f"realized ({plan.unit}s)")
+    print_table(f"plan of {plan.recipe}", ("source", "rate", "episodes", "dropped", "samples", "MB", *counted), rows)
     if plan.dropped:
-        print_table("drops", ("reason", "episodes"), list(plan.dropped.items()))
+        found = [(name, *entry) for name, reasons in plan.drops_by_source.items() for entry in reasons.items()]
+        print_table("drops", ("source", "reason", "episodes"), found)
     done = f" ({plan.tasks_cached} of them built already)" if plan.tasks_cached else ""
     typer.echo(
         f"{sum(plan.samples.values()):,} samples in {plan.tasks} shards{done},"
-        f" about {plan.estimated_bytes / 1e6:,.1f} MB; plan {plan.plan_id}\nnothing was written"
+        f" about {plan.estimated_bytes / 1e6:,.1f} MB; plan {plan.plan_id}"
     )
+    if plan.estimated_seconds is not None:
+        parts = ", ".join(f"{name} {_lasting(seconds)}" for name, seconds in plan.stages.items())
+        workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
+        typer.echo(
+            f"about {_lasting(plan.estimated_seconds)} to build with {workers} ({parts}; from {plan.estimate_from})"
+        )
+    for warning in plan.warnings:
+        typer.echo(shown(warning), err=True)
+    typer.echo("nothing was written")
     if plan.bad_input:
         _print_not_accepted(plan.bad_input)
+
+
+def _lasting(seconds: float) -> str:
+    """A time for people: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _print_not_accepted(count: int) -> None:

@@ -13,6 +13,7 @@ from dataengine.cli import (
     catalog,
     catalogues,
     data,
+    forgetting,
     layouts,
     mixture,
     recipes,
@@ -59,6 +60,7 @@ catalog.register(app)
 bodies.register(app)
 layouts.register(app)
 data.register(app)
+forgetting.register(app)
 relabel.register(app)
 mixture.register(app)
 recipes.register(app)

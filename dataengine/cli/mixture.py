@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 
-from dataengine.cli.output import print_json, print_table, progress, reported
+from dataengine.cli.output import print_json, print_table, progress, reported, shown
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Address = Annotated[str, typer.Argument(metavar="M[@V]", help="A mixture's folder, with @VERSION if not the latest.")]
@@ -104,7 +105,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="B", help="The same, to compare with.")],
     json: Json = False,
 ) -> None:
-    """Show what changed from version A to version B: sources, episodes, samples, drops."""
+    """Show what changed from version A to version B: sources, tasks, episodes, shares, steps, statistics, shards."""
     from dataengine import api
 
     found = api.diff(first, second)
@@ -114,8 +115,18 @@ def diff(
     if found["equal"]:
         typer.echo("the two versions are equal: same shards, statistics and ledger")
         return
+    _print_diff(found)
+
+
+def _print_diff(found: dict[str, Any]) -> None:
     columns = ("source_id", "state", "episodes_kept", "episodes_dropped", "samples")
     print_table("sources", columns, [[row[name] for name in columns] for row in found["sources"]])
+    shares = [(row["source"], f"{row['before']:.2%}", f"{row['after']:.2%}") for row in found["shares"]]
+    print_table("shares of the samples", ("source", "before", "after"), shares)
+    names = ("source", "task", "episodes", "kept_steps", "samples")
+    tasks = found["tasks"]
+    title = "tasks, the greatest loss first" + (f" (20 of {len(tasks):,})" if len(tasks) > 20 else "")
+    print_table(title, names, [[row[name] for name in names] for row in tasks[:20]])
     rows = [
         (kind, row["source_id"], row["upstream_id"], row["fate"])
         for kind in ("added", "removed", "changed")
@@ -123,11 +134,39 @@ def diff(
     ]
     print_table("episodes (at most 20 of a kind)", ("change", "source", "episode", "fate"), rows)
     print_table("drops", ("reason", "change"), list(found["drops"].items()))
-    shards = found["shards"]
+    steps = [(row["state"], row["source"] or "all", row["kind"], _inline(row["step"])) for row in found["steps"]]
+    print_table("steps", ("change", "source", "kind", "step"), steps)
+    fields = [(row["field"], _inline(row["before"]), _inline(row["after"])) for row in found["recipe"] + found["pins"]]
+    print_table("recipe and pins", ("field", "before", "after"), fields[:40])
+    moved = [row for row in found["statistics"] if row["state"] != "changed" or row["shift"] or row["widening"] != 1]
+    told = [
+        (row["group"], row["side"], row["representation"], f"{row['slot']} {row['channel']}", row["state"],
+         _figure(row["shift"]), _figure(row["widening"]))
+        for row in moved[:20]
+    ]  # fmt: skip
+    heads = ("group", "side", "form", "channel", "change", "mean moved (std)", "range, times")
+    title = "statistics" + (f" (20 of {len(moved):,} channels)" if len(moved) > 20 else "")
+    print_table(title, heads, told)
+    shards, lost = found["shards"], found["lost_most"]
     typer.echo(
         f"{found['samples']:+,} samples; shards: {shards['same']} the same, {shards['added']} added,"
         f" {shards['removed']} removed; statistics {'changed' if found['normalization_changed'] else 'unchanged'}"
     )
+    if lost is not None:
+        typer.echo(
+            shown(
+                f"the task that lost most: {lost['task']!r} of {lost['source']}: {lost['kept_steps']:+,} steps,"
+                f" {lost['samples']:+,} samples, {lost['episodes']:+,} episodes"
+            )
+        )
+
+
+def _inline(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3g}"
 
 
 @reported

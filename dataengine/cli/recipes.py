@@ -55,7 +55,7 @@ def show(recipe: Name, set_: Set = None, json: Json = False) -> None:
     typer.echo(shown(f"{document['name']}, version {document['version']}: {found['description'] or 'no description'}"))
     for name, value in sorted(document.items()):
         if name not in ("name", "version", "sources", "filters", "steps"):
-            typer.echo(shown(f"  {name}: {_inline(value)}"))
+            typer.echo(shown(f"  {name}: {_inline(value['name'] if name == 'layout' else value)}"))
     rows = [(s["source"], s["weight"], s["cap"], _inline(s["window"]), len(s["steps"])) for s in found["sources"]]
     print_table("sources", ("source", "weight", "cap", "window", "steps"), rows)
     for source in found["sources"]:

@@ -15,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (mixtures, log, tag, gc, rebuild):
+    for command in (mixtures, log, tag, gc, rebuild, stale):
         app.command()(command)
 
 
@@ -114,3 +114,26 @@ def rebuild(
         typer.echo("the same, bit for bit" if found.equal else f"not the same: {found.why}")
     if check and not found.equal:
         raise typer.Exit(1)
+
+
+@reported
+def stale(
+    address: Annotated[str, typer.Argument(metavar="M[@V]", help="A mixture's folder, with @VERSION if not latest.")],
+    converter: Annotated[list[str] | None, typer.Option(help="A converter's YAML file that is not shipped.")] = None,
+    json: Json = False,
+) -> None:
+    """Show with which converters, cards, steps and encoders a version was made, and which of them are others today."""
+    from dataengine import api
+
+    rows = api.outdated(address, converter or ())
+    if json:
+        print_json(rows)
+        return
+    told = [
+        [row["kind"], row["name"], *(str(row[side])[:12] for side in ("built_with", "current")), row["state"]]
+        for row in rows
+    ]
+    print_table(f"what made {address}", ("kind", "name", "built with", "today", "state"), told)
+    old = sorted({row["name"] for row in rows if row["state"] == "stale" and row["kind"] in ("converter", "card")})
+    if old:
+        typer.echo("next: ingest the sources again, then build: only what they touch is executed")

@@ -19,7 +19,7 @@ from dataengine.errors import DataEngineError, SpecError, StorageError
 from dataengine.shards.samples import encoder_versions
 from dataengine.storage import Store
 
-LOOK_SECONDS = 10.0  # a shared file system may show a new file some seconds late
+LOOK_SECONDS = 5.0  # a shared file system may show a new file some seconds late
 _seen: set[str] = set()
 
 

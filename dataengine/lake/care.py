@@ -74,16 +74,14 @@ def _index(column: str) -> str:
 
 def _covered(dataset: Any, column: str) -> int:
     """Rows that the index knows; 0 without one."""
-    if not any(entry["name"] == _index(column) for entry in dataset.list_indices()):
-        return 0
-    return int(dataset.stats.index_stats(_index(column))["num_indexed_rows"])
+    return sum(int(found.num_rows_indexed) for found in dataset.describe_indices() if found.name == _index(column))
 
 
 def reindex(lake: Lake) -> None:
     """Make the indexes anew, where there are any: nothing of removed rows stays in them."""
     for table, column in INDEXED:
         dataset = tables.open_table(lake.path, table)
-        if any(entry["name"] == _index(column) for entry in dataset.list_indices()):
+        if any(found.name == _index(column) for found in dataset.describe_indices()):
             retried(
                 lambda table=table, column=column: tables.open_table(lake.path, table).create_scalar_index(  # type: ignore[misc]
                     column, "BTREE", name=_index(column), replace=True

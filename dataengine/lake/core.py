@@ -34,6 +34,8 @@ BATCH_HEADS = 4096
 UID_BYTES = 32
 LEASES = "leases"
 
+SAMPLED_BYTES, SAMPLED_EPISODES = 64 << 20, 4  # of a source: what a dry run keeps to try
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -109,7 +111,7 @@ class Lake:
     def _rows(self, columns: list[str], snapshot: Snapshot | None, where: str | None) -> Iterator[list[dict[str, Any]]]:
         """Rows as they are stored, those that a tombstone hides among them."""
         dataset = self._episodes(snapshot.episodes if snapshot else None)
-        for batch in dataset.to_batches(columns=columns, filter=where, batch_size=BATCH_HEADS):
+        for batch in tables.batches(dataset, columns, where, BATCH_HEADS):
             yield batch.to_pylist()
 
     def tombstones(self) -> Forgotten:
@@ -197,7 +199,7 @@ class Lake:
         self._append_media(media)
         table = pa.Table.from_pylist(rows, schema=EPISODES)
         done = retried(lambda: self._merge(table))
-        self._append_media(media)  # a collection may have removed what nothing referenced yet
+        retried(lambda: self._append_fresh(media))  # a collection may have removed what nothing referenced yet
         return CommitCounts(done["num_inserted_rows"], done["num_updated_rows"], hidden)
 
     def _merge(self, table: pa.Table) -> Mapping[str, int]:
@@ -209,13 +211,14 @@ class Lake:
 
     def _append_media(self, rows: list[dict[str, Any]]) -> None:
         """Append what is not there yet (an interrupted ingest left it)."""
-        if not rows:
-            return
-        present = self._present_media([row["media_id"] for row in rows])
+        if rows:
+            retried(lambda: self._append_fresh(rows))
+
+    def _append_fresh(self, rows: list[dict[str, Any]]) -> None:
+        present = self._present_media([row["media_id"] for row in rows]) if rows else set()
         fresh = [row for row in rows if row["media_id"] not in present]
         if fresh:
-            table = pa.Table.from_pylist(fresh, schema=MEDIA)
-            retried(lambda: tables.write(table, self.path, MEDIA_TABLE, "append"))
+            tables.write(pa.Table.from_pylist(fresh, schema=MEDIA), self.path, MEDIA_TABLE, "append")
 
     def _present_media(self, media_ids: Sequence[str]) -> set[str]:
         return {row["media_id"] for row in lookup(self._media(), "media_id", media_ids, ["media_id"])}
@@ -226,7 +229,7 @@ class Lake:
         for start in range(0, len(gone), BATCH_UIDS):
             names = ", ".join(quoted(name) for name in gone[start : start + BATCH_UIDS])
             where = f"status != 'ok' and source_id = {quoted(source_id)} and upstream_id in ({names})"
-            if self._episodes().count_rows(where):
+            if tables.again(lambda where=where: self._episodes().count_rows(where)):  # type: ignore[misc]
                 retried(lambda where=where: self._episodes().delete(where))  # type: ignore[misc]
         return len(gone)
 
@@ -307,16 +310,21 @@ class Lake:
 
 
 class ScratchLake(Lake):
-    """A lake for one dry run: a copy on write of another, or empty. Without `media` no picture is kept."""
+    """A lake for one dry run: a copy on write of another, or empty.
+
+    Without `media` the pictures of few of the episodes that are read are kept: `sampled` are their uids.
+    """
 
     def __init__(self, path: Path, of: Place, *, media: bool = False) -> None:
         self._keeps_media = media
+        self._room: dict[str, int] = {}
+        self.sampled: set[str] = set()
         self._of: Place | None = of if Lake.at(of) else None
         if self._of is not None:
             source = Lake(of)
             taken = source.snapshot()
             tables.clone(source._episodes(taken.episodes), of, path / EPISODES_TABLE)  # noqa: SLF001 - of its own kind
-            if media:
+            if media or remote(of) is None:
                 tables.clone(source._media(taken.media), of, path / MEDIA_TABLE)  # noqa: SLF001 - as above
         super().__init__(path, create=True)
         if self._of is not None:
@@ -331,8 +339,20 @@ class ScratchLake(Lake):
         yield
 
     def _append_media(self, rows: list[dict[str, Any]]) -> None:
-        if self._keeps_media:
-            super()._append_media(rows)
+        if not self._keeps_media:
+            rows = [row for row in rows if row["uid"] in self.sampled]
+        super()._append_media(rows)
+
+    def commit(self, conversion: Conversion, episodes: Iterable[Episode], failures: Iterable[Failure]) -> CommitCounts:
+        """As of every lake; streams beyond the first `SAMPLED_BYTES` of a converter are left out."""
+        listed, name = list(episodes), conversion.converter.name
+        for episode in listed:
+            size = sum(len(media.payload) for media in episode.media.values())
+            room = self._room.get(name, SAMPLED_BYTES)
+            if size <= room:
+                self.sampled.add(episode.uid)
+                self._room[name] = room - size - SAMPLED_BYTES // SAMPLED_EPISODES
+        return super().commit(conversion, listed, failures)
 
 
 def _clean(episode: Episode, forgotten: Forgotten) -> Episode:
@@ -347,6 +367,12 @@ def _clean(episode: Episode, forgotten: Forgotten) -> Episode:
 def cleaned(media: Media) -> Media:
     """A stream without its neighbours' frames; one without any is returned as it is."""
     return without_foreign(media) if media.foreign_frames else media
+
+
+def keep_name(address: str, manifest: str) -> str:
+    """The name under which a version of a mixture keeps its snapshot: digests of where it lies and of what it is."""
+    place = remote(address) or str(Path(address).resolve())
+    return f"{sha256_bytes(place.encode())[:16]}-{manifest[:32]}"
 
 
 def lake_digest(heads: Iterable[Head]) -> str:

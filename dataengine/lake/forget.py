@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from dataengine.documents import canonical_json, seal, unseal
 from dataengine.errors import SpecError, StorageError
 from dataengine.lake import tables
 from dataengine.lake.core import Lake, cleaned
-from dataengine.lake.tables import EPISODES_TABLE, MEDIA_TABLE, quoted, retried
+from dataengine.lake.tables import BATCH_UIDS, EPISODES_TABLE, quoted, retried
 from dataengine.lake.tombstones import Forgotten, Tombstone, digest_of, file_digests
-from dataengine.lake_rows import HEAD_COLUMNS, MEDIA, Head, MediaInfo, media_row
+from dataengine.lake_rows import HEAD_COLUMNS, Head, MediaInfo, media_row
 from dataengine.storage import SourceFile
 
 CLEANED = "cleaned"
@@ -47,17 +46,15 @@ def forget(lake: Lake, asked: Asked, reason: str, *, dry_run: bool = False, wait
     The tombstone holds from the moment it stands; the cleaning waits for ingests. Running it again goes on where it
     was: what is hidden already is no error.
     """
-    chosen = [(head, files) for head, files in _heads_and_files(lake, asked.source_id) if _is_asked(head, asked)]
+    chosen = list(_asked(lake, asked))
     _check(lake, asked, [head for head, _ in chosen])
     ok = [(head, files) for head, files in chosen if head.status == "ok"]
     digests = {name for head, files in ok for name in file_digests(head.source_id, files) if head.media}
     result = Buried(len(ok), len(chosen) - len(ok), dry_run=dry_run)
     if dry_run:
-        uids = frozenset(digest_of(head.uid) for head, _ in chosen)
-        future = Forgotten(uids, frozenset({asked.source_id} - {""}), frozenset(digests))
-        result.neighbours = sorted(head.upstream_id for head in neighbours(lake, future))
+        result.neighbours = sorted(head.upstream_id for head in neighbours(lake, future(lake, asked, digests)))
         return result
-    if any(not lake.tombstones().hides(head.uid, head.source_id) for head, _ in chosen) or not chosen:
+    if any(not lake.tombstones().hides(head.uid, head.source_id) for head, _ in chosen):
         stone = Tombstone(
             kind="source" if asked.source_id else "episodes",
             source_id=asked.source_id,
@@ -72,8 +69,19 @@ def forget(lake: Lake, asked: Asked, reason: str, *, dry_run: bool = False, wait
     return result
 
 
-def _is_asked(head: Head, asked: Asked) -> bool:
-    return head.source_id == asked.source_id or head.uid in asked.uids
+def future(lake: Lake, asked: Asked, files: Collection[str] = ()) -> Forgotten:
+    """What would be forgotten if this were, too."""
+    now = lake.tombstones()
+    uids, sources = {digest_of(uid) for uid in asked.uids}, {asked.source_id} - {""}
+    return Forgotten(now.uids | uids, now.sources | sources, now.files | set(files))
+
+
+def _asked(lake: Lake, asked: Asked) -> Iterator[tuple[Head, tuple[SourceFile, ...]]]:
+    if asked.source_id:
+        yield from _heads_and_files(lake, f"source_id = {quoted(asked.source_id)}")
+    for start in range(0, len(asked.uids), BATCH_UIDS):
+        listed = ", ".join(map(quoted, asked.uids[start : start + BATCH_UIDS]))
+        yield from _heads_and_files(lake, f"uid in ({listed})")
 
 
 def _check(lake: Lake, asked: Asked, chosen: Sequence[Head]) -> None:
@@ -89,13 +97,12 @@ def _check(lake: Lake, asked: Asked, chosen: Sequence[Head]) -> None:
         raise SpecError(
             f"the lake holds nothing of {lost[0]}" + (f" and {len(lost) - 1:,} others" if len(lost) > 1 else ""),
             where=lake.path,
-            fix=f"name what it holds: sources {', '.join(known) or '(none)'}, or uids as `dataengine audit` prints them",
+            fix=f"name a source ({', '.join(known) or 'it holds none'}), or uids as `dataengine audit` prints them",
         )
 
 
-def _heads_and_files(lake: Lake, source_id: str = "") -> Iterator[tuple[Head, tuple[SourceFile, ...]]]:
-    """All rows, hidden ones too, with the files they were read from."""
-    where = f"source_id = {quoted(source_id)}" if source_id else None
+def _heads_and_files(lake: Lake, where: str | None = None) -> Iterator[tuple[Head, tuple[SourceFile, ...]]]:
+    """Rows, hidden ones too, with the files they were read from."""
     for batch in tables.open_table(lake.path, EPISODES_TABLE).to_batches(columns=list(HEAD_COLUMNS), filter=where):
         for row in batch.to_pylist():
             yield Head.of(row), tuple(SourceFile(**file) for file in orjson.loads(row["meta"]).get("files", ()))
@@ -133,8 +140,7 @@ def _replace_media(lake: Lake, head: Head) -> None:
             rows.append(media_row(head.uid, made))
             note = {"media_id": info.media_id, "first_frame": info.first_frame, "frames": info.frames}
             lake.care.publish(f"{CLEANED}/{info.media_id}.json", seal(note))
-    table = pa.Table.from_pylist(rows, schema=MEDIA)
-    retried(lambda: tables.write(table, lake.path, MEDIA_TABLE, "append"))
+    lake._append_media(rows)  # noqa: SLF001 - of the same package
     text = canonical_json([asdict(info) for info in infos]).decode()
     same = f"uid = {quoted(head.uid)} and conversion_digest = {quoted(head.conversion_digest)}"
     done = retried(lambda: tables.open_table(lake.path, EPISODES_TABLE).update({"media": quoted(text)}, where=same))

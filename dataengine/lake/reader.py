@@ -7,9 +7,9 @@ from typing import Any
 
 from dataengine.episode import Episode
 from dataengine.errors import StorageError
-from dataengine.lake.tables import lookup
+from dataengine.lake.tables import again, lookup
 from dataengine.lake.tombstones import Forgotten
-from dataengine.lake_rows import EPISODES, Head, read_episode
+from dataengine.lake_rows import EPISODES, Head, MediaInfo, read_episode
 
 
 class LakeReader:
@@ -34,18 +34,27 @@ class LakeReader:
         found = lookup(self._media, "media_id", ids, ["media_id"], with_row_id=True)
         self._places = {row["media_id"]: row["_rowid"] for row in found}
 
+    def whole(self, uid: str) -> bool:
+        """Whether all streams of an episode are there."""
+        return all(info.media_id in self._places for info in self.heads[uid].media)
+
     def episode(self, uid: str, *, media: bool = True) -> Episode:
         """One episode; without `media` its streams are left out."""
         infos = self.heads[uid].media if media else ()
-        payloads = {}
+        payloads: dict[str, bytes] = {}
         if infos:
             lost = [info for info in infos if info.media_id not in self._places]
             if lost:
                 raise StorageError(
                     f"the stream {lost[0].name!r} is not in the lake", where=f"episode {uid}", fix="ingest again"
                 )
-            blobs = self._media.take_blobs("payload", ids=[self._places[info.media_id] for info in infos])
-            for info, blob in zip(infos, blobs, strict=True):
-                with blob:
-                    payloads[info.name] = bytes(blob.readall())
+            payloads = again(lambda: self._payloads(infos))
         return read_episode(self._rows[uid], payloads)
+
+    def _payloads(self, infos: Sequence[MediaInfo]) -> dict[str, bytes]:
+        found = {}
+        blobs = self._media.take_blobs("payload", ids=[self._places[info.media_id] for info in infos])
+        for info, blob in zip(infos, blobs, strict=True):
+            with blob:
+                found[info.name] = bytes(blob.readall())
+        return found

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from dataengine.storage import Place, backend_of, remote
 EPISODES_TABLE, MEDIA_TABLE = "episodes.lance", "media.lance"
 CARE = "care"
 COMMIT_RETRIES = 20
+ATTEMPTS = 8
 BATCH_UIDS = 500
 _ADDRESS = re.compile(r"https?://[^/\s\"]+")
+_BROKEN = ("response body", "error sending request", "connection reset", "connection closed", "unexpected eof")
 _SOURCE = re.compile(r",? /\S+\.rs:\d+:\d+")
 
 
@@ -62,7 +65,7 @@ def options(place: Place) -> dict[str, str] | None:
 
 def open_table(place: Place, name: str, version: int | str | None = None) -> Any:
     """A table at a version (a number or a tag), or as it is now."""
-    return lance.dataset(uri(place, name), version=version, storage_options=options(place))
+    return again(lambda: lance.dataset(uri(place, name), version=version, storage_options=options(place)))
 
 
 def write(table: pa.Table, place: Place, name: str, mode: str) -> None:
@@ -84,8 +87,27 @@ def lookup(
     """Rows whose `key` is one of `names`."""
     for start in range(0, len(names), BATCH_UIDS):
         listed = ", ".join(quoted(name) for name in names[start : start + BATCH_UIDS])
-        table = dataset.to_table(columns=columns, filter=f"{key} in ({listed})", with_row_id=with_row_id)
-        yield from table.to_pylist()
+        asked = {"columns": columns, "filter": f"{key} in ({listed})", "with_row_id": with_row_id}
+        yield from again(partial(dataset.to_table, **asked)).to_pylist()
+
+
+def batches(dataset: Any, columns: Sequence[str], where: str | None, size: int) -> Iterator[pa.RecordBatch]:
+    """Rows in the table's own order, `size` at a time; after a broken answer it goes on where it was."""
+    done, attempt = 0, 0
+    while True:
+        try:
+            scanned = dataset.to_batches(columns=list(columns), filter=where, batch_size=size)
+            for number, batch in enumerate(scanned):
+                if number >= done:
+                    yield batch
+                    done, attempt = done + 1, 0
+        except OSError as error:
+            attempt += 1
+            if not is_broken(error) or attempt == ATTEMPTS:
+                raise
+            pause(attempt)
+        else:
+            return
 
 
 def delete(place: Place, name: str, key: str, names: Sequence[str]) -> None:
@@ -101,12 +123,17 @@ def quoted(text: str) -> str:
 
 
 def retried[Result](action: Callable[[], Result]) -> Result:
-    """Run a Lance commit again when another writer's commit came in between."""
+    """Run a Lance commit again when another writer's commit came in between, or the store's answer broke off.
+
+    After a broken answer nobody knows whether it was committed: the action must be one that can be done twice.
+    """
+    broken = 0
     for attempt in range(COMMIT_RETRIES):
         try:
             return action()
         except OSError as error:
-            if not is_conflict(error):
+            broken += is_broken(error)
+            if not (is_conflict(error) or is_broken(error)) or broken == ATTEMPTS:
                 raise refused(error) from None
             time.sleep(0.02 * (attempt + 1))
     raise StorageError("other writers kept changing the lake", fix="run the same command again")
@@ -120,6 +147,29 @@ def refused(error: Exception) -> StorageError:
     told = _ADDRESS.sub("the store", _SOURCE.sub("", told))
     fix = "check the lake's folder, or the store and the network, then run the same command again"
     return StorageError(f"the lake refused the write: {told}", fix=fix)
+
+
+def again[Result](action: Callable[[], Result]) -> Result:
+    """Run a read again when the store's answer broke off: Lance's own client does not do so for every request."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return action()
+        except OSError as error:
+            if not is_broken(error):
+                raise
+            pause(attempt)
+    return action()
+
+
+def pause(attempt: int) -> None:
+    """Wait before another attempt."""
+    time.sleep(min(2.0, 0.05 * 2**attempt))
+
+
+def is_broken(error: OSError) -> bool:
+    """Whether an answer of a store ended early or its connection broke. What Lance itself repeated in vain is none."""
+    text = str(error).lower()
+    return any(sign in text for sign in _BROKEN) and "retries" not in text
 
 
 def is_conflict(error: OSError) -> bool:

@@ -150,7 +150,7 @@ class Segment:
         if "action" in self.arrays:
             arrays |= self._action(step, how.horizon, stop)
         arrays["is_pad"] = (np.arange(step, step + how.horizon) >= high).astype(np.uint8)
-        return Cut(RawSample(self.where, key, {}), document, arrays)
+        return Cut(RawSample(self.placed.shard, key, {}, self.placed.key), document, arrays)
 
     def pictures(self, step: int, how: Cutting, views: Sequence[str] | None) -> dict[str, str]:
         """The member of each picture of the window at `step` by the name that it has in a window's sample."""

@@ -86,15 +86,16 @@ def _other_views(extensions: tuple[str, ...], views: tuple[str, ...]) -> frozens
 
 
 class RawSample(NamedTuple):
-    """A sample as it lies in its shard: members by extension."""
+    """A sample as it lies in its shard: members by extension. `segment` is the key of what it is cut out of."""
 
     shard: str
     key: str
     members: dict[str, bytes]
+    segment: str = ""
 
     @property
     def where(self) -> str:
-        return f"{self.shard}: {self.key}"
+        return f"{self.shard}: {f'{self.segment}: ' if self.segment else ''}{self.key}"
 
 
 class Placed(NamedTuple):

@@ -19,15 +19,18 @@ from dataengine.mixture import ledger as ledgers
 from dataengine.mixture.bake import Baker
 from dataengine.mixture.guard import NOT_COUNTED, TaskLoss, check_tasks, task_losses
 from dataengine.mixture.select import Inputs
+from dataengine.mixture.stale import made_with
 from dataengine.mixture.statistics import normalization_json
 from dataengine.mixture.store import MixtureStore
 from dataengine.mixture.surveying import Progress, result_of, surveyed
 from dataengine.mixture.tasks import Digests, build_shard, check_shard
 from dataengine.mixture.verdicts import Verdicts
+from dataengine.mixture.views import check_views
 from dataengine.plan import Tasks, keyed_hash, make_tasks, plan_id
 from dataengine.relabel.cache import AnswerCache
 from dataengine.relabel.client import Client
 from dataengine.relabel.recipes import ask_models, asks
+from dataengine.schedule import MixSchedule
 from dataengine.schema import unified
 from dataengine.specs.recipe import Recipe
 from dataengine.specs.records import LedgerRow, Manifest, Pins, ShardEntry, TaskRecord
@@ -63,6 +66,7 @@ class Planned:
     statistics: bytes
     losses: Sequence[TaskLoss] = ()
     offered: Mapping[str, Offer] = field(default_factory=dict)
+    schedule: Mapping[str, Any] | None = None
 
 
 def with_answers(
@@ -87,6 +91,7 @@ def with_answers(
 
 def make_plan(recipe: Recipe, inputs: Inputs, engine: Engine, earlier: Manifest | None, tell: Progress) -> Planned:
     """Survey, resolve rates and assign units to shards. Writes nothing."""
+    check_views(recipe, inputs)
     verdicts, statistics = surveyed(recipe, inputs, engine, tell)
     losses = task_losses(verdicts.tasks(NOT_COUNTED))
     if recipe.guard is not None:
@@ -97,6 +102,10 @@ def make_plan(recipe: Recipe, inputs: Inputs, engine: Engine, earlier: Manifest 
     normalization = normalization_json(recipe, statistics)
     Baker.of(recipe, normalization)  # what it cannot bake is said before anything is written
     digests = Digests(recipe, inputs.heads, verdicts, normalization)
+    samples = tasks.samples("train")
+    schedule = drawn(recipe, pins, offered, samples)
+    if schedule is not None:
+        MixSchedule.of(schedule, samples, recipe.seed)  # one that cannot be drawn is refused before anything is built
     return Planned(
         verdicts=verdicts,
         pins=pins,
@@ -107,6 +116,7 @@ def make_plan(recipe: Recipe, inputs: Inputs, engine: Engine, earlier: Manifest 
         statistics=statistics.to_bytes(),
         losses=losses,
         offered=offered,
+        schedule=schedule,
     )
 
 
@@ -261,7 +271,8 @@ def commit(
         statistics_sha256=digests["statistics.bin"],
         ledger_sha256=digests["ledger.parquet"],
         shard_records_sha256=digests["shard_records.parquet"],
-        schedule=drawn(recipe, planned.pins, planned.offered, tasks.samples("train")),
+        made=made_with(recipe, inputs.heads),
+        schedule=planned.schedule,
     )
     sha = sha256_bytes(canonical_json(manifest.canonical()))
     for name, data in documents.items():

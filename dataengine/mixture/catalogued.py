@@ -32,7 +32,7 @@ def taken(recipe: Recipe, catalogue: Catalogue) -> tuple[Candidates, NDArray[np.
     strides = np.array([recipe.window_for(entry).stride for entry in recipe.sources], np.int32)[source]
     windows = np.where(items[kind], 1, -(-catalogue.steps[rows] // strides)).astype(np.int32)
     candidates = Candidates(
-        uids=catalogue.uids[rows],
+        uids=catalogue.uids if len(rows) == len(catalogue) else catalogue.uids[rows],
         source=source,
         split=_splits(recipe, catalogue, rows, source),
         windows=windows,

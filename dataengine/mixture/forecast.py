@@ -20,14 +20,17 @@ from dataengine.mixture.catalogued import choices, offers, taken
 from dataengine.plan import SPLITS, Tasks, make_tasks
 from dataengine.specs.recipe import GroupSpec, Recipe, RecipeSource
 from dataengine.specs.records import Pins
-from dataengine.weights import Offer, resolve_pins, shares
+from dataengine.weights import Offer, drawn, resolve_pins, shares
 
 _CLOSE = 1e-6
 
 
 @dataclass(frozen=True)
 class Line:
-    """One source of the recipe. `limit` says what kept its rate down, `shipped` whether its converter is there."""
+    """One source of the recipe. `limit` says what kept its rate down, `shipped` whether its converter is there.
+
+    `samples` lie in the shards; `draws` are those of an epoch, which differ where a schedule draws them.
+    """
 
     source: str
     episodes: int
@@ -35,6 +38,7 @@ class Line:
     windows: int
     rate: float
     samples: int
+    draws: int
     bytes: int
     requested: float
     realized: float
@@ -65,6 +69,7 @@ class Forecast:
     groups: list[GroupLine]
     episodes: int
     samples: int
+    draws: int
     shards: Mapping[str, int]
     largest_shard: int
     bytes: int
@@ -93,6 +98,7 @@ def made(recipe: Recipe, catalogue: Catalogue) -> tuple[Made, dict[str, float]]:
     candidates, rows = taken(recipe, catalogue)
     clock.append(time.perf_counter())
     offered = offers(recipe, catalogue, candidates, rows)
+    del rows  # ten million take 80 MB, and the plan is to come
     pins = resolve_pins(recipe, offered, None, None)
     clock.append(time.perf_counter())
     tasks = make_tasks(recipe, candidates, pins)
@@ -105,7 +111,8 @@ def told(recipe: Recipe, catalogue: Catalogue, plan: Made, seconds: Mapping[str,
     """The figures of a plan."""
     tasks, offered = plan.tasks, plan.offered
     samples = {source.entry: 0 for source in recipe.sources} | tasks.samples()
-    found = shares(recipe, offered, samples)
+    draws = _draws(recipe, plan, samples)
+    found = shares(recipe, offered, draws)
     weights = tasks.candidates.sample_bytes[tasks.row] * tasks.counts
     by_source = np.bincount(tasks.candidates.source[tasks.row], weights=weights, minlength=len(recipe.sources))
     chosen = choices(recipe, catalogue)
@@ -121,6 +128,7 @@ def told(recipe: Recipe, catalogue: Catalogue, plan: Made, seconds: Mapping[str,
                 windows=have.samples,
                 rate=rate,
                 samples=samples[name],
+                draws=draws[name],
                 bytes=int(by_source[number]),
                 requested=found[name][0],
                 realized=found[name][1],
@@ -139,6 +147,7 @@ def told(recipe: Recipe, catalogue: Catalogue, plan: Made, seconds: Mapping[str,
         groups=list(_groups(recipe.mix.groups, 1.0, found, 0)),
         episodes=sum(line.episodes for line in lines),
         samples=sum(samples.values()),
+        draws=sum(draws.values()),
         shards=shards,
         largest_shard=_largest(tasks, weights),
         bytes=int(weights.sum()),
@@ -146,6 +155,15 @@ def told(recipe: Recipe, catalogue: Catalogue, plan: Made, seconds: Mapping[str,
         not_shipped=sorted({line.source for line in lines if not line.shipped}),
         seconds=dict(seconds),
     )
+
+
+def _draws(recipe: Recipe, plan: Made, samples: Mapping[str, int]) -> dict[str, int]:
+    """How often each source is drawn in an epoch: its samples in a baked mix, else what the schedule says."""
+    schedule = drawn(recipe, plan.pins, plan.offered, plan.tasks.samples("train"))
+    if schedule is None:
+        return dict(samples)
+    stages = schedule["stages"]
+    return {name: round(sum(stage["draws"] * stage["shares"].get(name, 0.0) for stage in stages)) for name in samples}
 
 
 def _limit(recipe: Recipe, source: RecipeSource, have: Offer, rate: float) -> str:
@@ -180,9 +198,9 @@ def _largest(tasks: Tasks, weights: NDArray[np.int64]) -> int:
 
 def _not_applied(recipe: Recipe) -> list[str]:
     """What of a recipe needs the data itself."""
-    every = [recipe, *recipe.sources]
-    steps = sum(len(part.filters) + len(part.steps) for part in every)
-    where = sum(source.where is not None for source in recipe.sources)
+    steps = len(recipe.filters) + len(recipe.steps)
+    steps += sum(len(source.filters) + len(source.steps) for source in recipe.sources)
+    where = len([source for source in recipe.sources if source.where is not None])
     found = [f"{steps} filters and steps"] if steps else []
     found += [f"`where` of {where} sources"] if where else []
     return [*found, "`require`", "what cannot be read"]

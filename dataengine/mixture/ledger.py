@@ -195,6 +195,19 @@ def read_table(data: bytes) -> pa.Table:
         return opened.read(use_threads=False)
 
 
+def completed(table: pa.Table) -> pa.Table:
+    """A ledger with all columns: those of before had fewer, and called a source of the recipe by its converter."""
+    for field in _LEDGER:
+        if field.name not in table.schema.names:
+            usual = table["converter"] if field.name == "entry" else _nothing(field, table.num_rows)
+            table = table.append_column(field, usual)
+    return table
+
+
+def _nothing(field: pa.Field, rows: int) -> pa.Array:
+    return pa.array(["" if pa.types.is_string(field.type) else 0] * rows, field.type)
+
+
 def read_parquet(data: bytes) -> list[dict[str, Any]]:
     """The rows of a ledger or of shard records."""
     found: list[dict[str, Any]] = read_table(data).to_pylist()

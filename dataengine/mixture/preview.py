@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,8 @@ class DryRun:
     """What a build would do, written nowhere.
 
     `shares` are (requested, realized) by source, in `unit`. `bad_input` counts drops for bad input that the recipe does
-    not accept by name; `tasks_cached` are done already.
+    not accept by name; `tasks_cached` are done already. `stages` are seconds for `workers`, measured (`read`, `survey`,
+    `plan`) or estimated (`shards`), `estimate_from` says from what; `estimated_seconds` is their sum.
     """
 
     recipe: str
@@ -35,6 +36,13 @@ class DryRun:
     estimated_bytes: int
     unit: str = "sample"
     shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    bytes_by_source: Mapping[str, int] = field(default_factory=dict)
+    drops_by_source: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    estimated_seconds: float | None = None
+    estimate_from: str = ""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    workers: int = 1
 
 
 def preview(recipe: Recipe, inputs: Inputs, planned: Planned, store: MixtureStore | None) -> DryRun:

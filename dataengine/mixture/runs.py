@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,15 @@ from dataengine.mixture.store import MixtureStore
 _PACKAGES = ("dataengine", "av", "numpy", "pillow", "pyarrow", "pylance", "ray", "simplejpeg")
 
 
-def record(store: MixtureStore, report: BuildReport, engine: str, started: datetime) -> str:
-    """Write the facts of one run; returns the file's name below the mixture."""
+def record(
+    store: MixtureStore,
+    report: BuildReport,
+    engine: str,
+    started: datetime,
+    stages: Mapping[str, float],
+    workers: int | None,
+) -> str:
+    """Write the facts of one run; returns the file's name below the mixture. `stages` are seconds."""
     finished = datetime.now(UTC)
     facts = {
         "version": report.version,
@@ -31,6 +39,9 @@ def record(store: MixtureStore, report: BuildReport, engine: str, started: datet
         "tasks_cached": report.tasks_cached,
         "started_at": started.isoformat(timespec="milliseconds"),
         "finished_at": finished.isoformat(timespec="milliseconds"),
+        "workers": workers,
+        "stages": dict(stages),
+        "samples_made": _made(report),
         "seconds": round((finished - started).total_seconds(), 3),
         "code": code_facts(),
         "packages": {name: version(name) for name in _PACKAGES},
@@ -40,6 +51,12 @@ def record(store: MixtureStore, report: BuildReport, engine: str, started: datet
     name = f"runs/{started:%Y%m%dT%H%M%S}-{os.urandom(4).hex()}.json"
     store.publish(name, seal(facts))
     return name
+
+
+def _made(report: BuildReport) -> int:
+    """About how many samples the executed tasks made: those of a shard on average."""
+    samples = report.manifest.samples if report.manifest is not None else 0
+    return round(samples * report.tasks_executed / report.tasks) if report.tasks else 0
 
 
 def code_facts() -> dict[str, Any]:

@@ -50,7 +50,7 @@ class MixtureStore(Store):
     def __init__(self, root: Place, *, create: bool = False, writers: Writers = "conditional") -> None:
         super().__init__(root, writers)
         if self.exists(MARKER):
-            unseal(self.read(MARKER), self.at(MARKER))
+            _check_mark(self)
         elif not create:
             fix = "check the path, or build it: dataengine build -h"
             raise MissingError(f"there is no mixture at {self.address}", fix=fix)
@@ -63,9 +63,14 @@ class MixtureStore(Store):
     @staticmethod
     def check_free(root: Place) -> None:
         """A `StorageError` when the folder holds something else than a mixture."""
-        store = Store(root)
-        if not store.exists(MARKER) and (store.files() or (store.is_local and _has_folders(store.root))):
-            fix = "name a new or empty folder for --out"
+        store, fix = Store(root), "name a new or empty folder for --out"
+        if store.exists(MARKER):
+            _check_mark(store)
+            return
+        if store.is_local and store.root.exists() and not store.root.is_dir():
+            raise StorageError(f"{store.address} is a file, not a folder", fix=fix)
+        # another builder may make the mixture between two looks: its mark comes before anything else, and is asked last
+        if (store.files() or (store.is_local and _has_folders(store.root))) and not store.exists(MARKER):
             raise StorageError(f"{store.address} holds files that are no mixture", fix=fix)
 
     def check_writers(self) -> None:
@@ -234,6 +239,14 @@ class MixtureStore(Store):
     def documents(self, manifest_sha: str) -> str:
         """The folder of a manifest's documents."""
         return f"manifests/{manifest_sha}.d"
+
+
+def _check_mark(store: Store) -> None:
+    try:
+        unseal(store.read(MARKER), store.at(MARKER))
+    except FormatError as error:
+        fix = "name another folder, or restore the file where this is a mixture of yours: another mixture's is the same"
+        raise FormatError(error.reason, error.what, where=error.where, fix=fix) from None
 
 
 def _has_folders(root: Path) -> bool:

@@ -51,7 +51,8 @@ def make_tasks(recipe: Recipe, candidates: Iterable[Candidate] | Candidates, pin
     Where the recipe's mix is `scheduled` every source has buckets of its own, and every window is taken once.
     """
     found = candidates if isinstance(candidates, Candidates) else Candidates.of(candidates)
-    rates = np.array([pins.rates[name] for name in found.names], np.float64)
+    once = bool(pins.sources)
+    rates = np.array([1.0 if once else pins.rates[name] for name in found.names], np.float64)
     units = _segments(found, rates, recipe.shards.segment)
     group, rest, groups = _buckets(recipe.seed, found, units, pins)
     order = np.lexsort((rest, group))

@@ -6,6 +6,7 @@ the date stands outside of that digest. An entry that does not match its digest 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +48,25 @@ class AnswerCache:
             if self._store.exists(name):
                 raise
             return None  # another process has just removed a damaged one
+
+    def about(self, digests: Collection[str], texts: Collection[str]) -> list[str]:
+        """Names of the answers to questions that show frames of one of these streams, or quote one of these texts."""
+        found = []
+        for name in self._store.files():
+            try:
+                question = orjson.loads(self._store.read(name))["body"]["question"]
+                shown, said = {frame[0] for frame in question["frames"]}, question["texts"]
+            except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+                found.append(name)  # a damaged entry is asked for again anyway
+                continue
+            if not shown.isdisjoint(digests) or any(text in texts for text in said):
+                found.append(name)
+        return found
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove entries by the names that `about` gave."""
+        for name in names:
+            self._store.remove(name)
 
     def put(self, question: Question, answer: Answer) -> Answer:
         """Store an answer. Where another process was quicker its answer is returned: all use the same."""

@@ -14,6 +14,7 @@ from dataengine.specs.recipe import Recipe
 from dataengine.weights import Offer, shares
 
 MAX_TASKS = 300
+CAP_NEAR = 0.02
 OTHER = "(all other tasks)"
 _TERMS = ("family", "license", "url", "revision", "terms_url", "consent", "commercial_ok", "synthetic")
 _COUNTS = ("episodes_in", "episodes_kept", "episodes_dropped", "samples")
@@ -33,6 +34,8 @@ def sources(version: Version, embodiments: Embodiments) -> list[dict[str, Any]]:
         entry, source_id, converter = key
         terms = version.terms[source_id, converter].canonical()
         wanted, planned, got = asked.get(entry, (None, None, None))
+        said = weighed.get(entry, {"weight": None, "cap": None, "cap_unit": ""})
+        rate = version.manifest.pins.rates.get(entry)
         found.append(
             {
                 "entry": entry,
@@ -43,8 +46,9 @@ def sources(version: Version, embodiments: Embodiments) -> list[dict[str, Any]]:
                 "more": {
                     name: terms[name] for name in sorted(terms.keys() - {*_TERMS, *_COUNTS, "source_id", "converter"})
                 },
-                **weighed.get(entry, {"weight": None, "cap": None, "cap_unit": ""}),
-                "rate": version.manifest.pins.rates.get(entry),
+                **said,
+                "rate": rate,
+                "capped": recipe is not None and _capped(version, recipe, said, rows, rate),
                 "requested": rounded(wanted),
                 "planned": rounded(planned),
                 "realized": rounded(got),
@@ -67,6 +71,17 @@ def _counts(version: Version, rows: list[Row]) -> dict[str, Any]:
         "seconds": _sum([version.seconds(row) for row in kept]),
         "splits": dict(sorted(Counter(row["split"] for row in kept for _ in range(bool(row["samples"]))).items())),
     }
+
+
+def _capped(version: Version, recipe: Recipe, said: Mapping[str, Any], rows: list[Row], rate: float | None) -> bool:
+    """Whether a source's cap lowered its rate: what it plans to give then is the cap."""
+    if said["cap"] is None or not rate:
+        return False
+    if recipe.mix.weights == "multiplier":
+        return bool(rate < said["weight"])
+    kept = [row for row in rows if row["status"] == "kept"]
+    have = _offer(version, recipe, entry_of(rows[0]), kept).size(said["cap_unit"]) * rate
+    return bool(abs(have - said["cap"]) <= CAP_NEAR * said["cap"])
 
 
 def _sum(values: list[Any]) -> Any:

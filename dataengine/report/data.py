@@ -194,10 +194,10 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def changes(before: Version, after: Version) -> dict[str, Any]:
-    """`dataengine diff`, at most `MAX_CHANGES` episodes of a kind, and samples by source before and after."""
-    found = dict(diffing.diff(before.store, before.name, after.store, after.name))
+    """`dataengine diff`, at most `MAX_CHANGES` of each list, and samples by source before and after."""
+    found = diffing.diff(before.store, before.name, after.store, after.name)
+    found |= {name: rows[:MAX_CHANGES] for name, rows in found.items() if isinstance(rows, list)}
     episodes = found["episodes"]
-    found["episode_counts"] = {kind: len(rows) for kind, rows in episodes.items()}
     found["episodes"] = {kind: rows[:MAX_CHANGES] for kind, rows in episodes.items()}
     amounts = [{s.source_id: 0 for s in v.manifest.sources} for v in (before, after)]
     for version, amount in zip((before, after), amounts, strict=True):

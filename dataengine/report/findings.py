@@ -41,13 +41,13 @@ def _accounting(summary: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _source(source: Mapping[str, Any]) -> Iterator[Finding]:
     name, came, gone = source["entry"], source["episodes_in"], source["episodes_dropped"]
-    if not source["samples"]:
+    if not source["samples"] and gone < came:
         yield _finding("warning", "mixture", f"{name} gives no sample")
     planned, got = source["planned"], source["realized"]
     if planned is not None and source["samples"] and _off(planned, got):
         yield _finding("warning", "mixture", f"{name} is {got:.1%} of the mixture, {planned:.1%} was planned")
     wanted = source["requested"]
-    if planned is not None and source["cap"] is not None and planned < wanted and _off(wanted, got):
+    if planned is not None and source["capped"] and _off(wanted, got):
         text = f"{name} is {got:.1%} of the mixture: its weight asks for {wanted:.1%},"
         yield _finding("note", "mixture", f"{text} its cap leaves {source['cap']:,g} {_UNITS[source['cap_unit']]}")
     if came and gone / came >= SOME_DROPPED:

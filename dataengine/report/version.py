@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from dataengine.mixture import ledger as ledgers
-from dataengine.mixture.diff import ledger_rows
 from dataengine.mixture.store import MixtureStore
 from dataengine.specs.records import Manifest, SourceSummary
 
@@ -47,8 +46,10 @@ class Version:
         """Read a version; damaged documents are a `FormatError`."""
         sha, manifest = store.manifest(name)
         records = store.checked(f"{store.documents(sha)}/shard_records.parquet", manifest.shard_records_sha256)
-        rows = ledger_rows(store, sha, manifest)
-        return cls(store, name, sha, manifest, rows, ledgers.read_parquet(records), known or {})
+        # As it was written: what an early version's ledger does not say is unknown, not nothing.
+        ledger = store.checked(f"{store.documents(sha)}/ledger.parquet", manifest.ledger_sha256)
+        rows, inputs = ledgers.read_parquet(ledger), ledgers.read_parquet(records)
+        return cls(store, name, sha, manifest, rows, inputs, known or {})
 
     @property
     def address(self) -> str:

@@ -256,7 +256,6 @@ class MixSpec(Strict):
             raise ValueError(f"the stage {twice[0]!r} stands twice")
         return self
 
-
     def renamed(self, names: Mapping[str, str]) -> MixSpec:
         """The same mix with other names of its sources."""
         stages = tuple(
@@ -461,15 +460,6 @@ class Recipe(Strict):
             if not any(stage.weights.get(source.entry, source.weight) for source in self.sources):
                 raise ValueError(f"stage {stage.name!r} draws from no source: give one of them a weight above 0")
         return self
-
-    def for_stage(self, stage: StageSpec) -> Recipe:
-        """The recipe as it weighs its sources in a stage: weights (0 included) and groups replaced, no stages."""
-        sources = tuple(
-            source.model_copy(update={"weight": stage.weights.get(source.entry, source.weight)})
-            for source in self.sources
-        )
-        mix = self.mix.model_copy(update={"groups": stage.groups or self.mix.groups, "stages": ()})
-        return self.model_copy(update={"sources": sources, "mix": mix})
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as it is hashed: canonical, defaults filled in, without paths and without prose."""

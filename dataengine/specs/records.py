@@ -12,7 +12,7 @@ from dataengine.documents import Strict, sha256_json
 LEDGER_STATUS = Literal["kept", "dropped"]
 
 
-_LATER = ("statistics_sha256", "schedule")
+_LATER = ("statistics_sha256", "made", "schedule")
 
 
 class UnitInput(Strict):
@@ -134,6 +134,8 @@ class Manifest(Strict):
     ledger_sha256: str
     shard_records_sha256: str
     statistics_sha256: str | None = None
+    made: Mapping[str, Any] | None = None
+    """With what: conversions (converter and card) with their episodes, steps by source with versions, encoders."""
     schedule: Mapping[str, Any] | None = None
     """Draws of an epoch and shares by source and stage, where the mix is scheduled."""
 

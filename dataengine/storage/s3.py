@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ from dataengine.storage.local import sha256_file
 
 PIECE = 16 << 20
 ATTEMPTS = 8
+UPLOAD_SECONDS = 24 * 3600.0
+"""An upload in parts that was begun longer ago is of a process that is gone."""
 _CONFIG = Config(
     retries={"max_attempts": 6, "mode": "standard"}, connect_timeout=10, read_timeout=60, max_pool_connections=32
 )
@@ -212,6 +214,41 @@ class S3Backend:
     def remove(self, name: str) -> None:
         """Remove an object; one that is gone is no error."""
         self._call(name, lambda: client().delete_object(Bucket=self.bucket, Key=self._key(name)))
+
+    def uploads(self) -> dict[tuple[str, str], float]:
+        """Uploads in parts below the prefix that were begun and neither finished nor given up: seconds since they were
+        begun, by (name, upload id). They hold parts that cost space and that no listing shows."""
+        below = f"{self.prefix}/" if self.prefix else ""
+
+        def listed() -> dict[tuple[str, str], float]:
+            found: dict[tuple[str, str], float] = {}
+            pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=below)
+            for page in pages:
+                sent = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+                now = parsedate_to_datetime(sent).timestamp() if sent else time.time()
+                for entry in page.get("Uploads", ()):
+                    if entry["Key"].startswith(below):
+                        age = max(0.0, now - float(entry["Initiated"].timestamp()))
+                        found[entry["Key"][len(below) :], entry["UploadId"]] = age
+            return found
+
+        uploads: dict[tuple[str, str], float] = self._call("", listed)
+        return uploads
+
+    def abort_uploads(self, older_than: float = UPLOAD_SECONDS) -> int:
+        """Give up uploads in parts that a process which is gone left below the prefix; returns how many.
+
+        Only those begun more than `older_than` seconds ago: a younger one may be at work.
+        """
+        stale = [place for place, age in self.uploads().items() if age >= older_than]
+        for name, upload in stale:
+            asked = {"Bucket": self.bucket, "Key": self._key(name), "UploadId": upload}
+            try:
+                self._call(name, partial(client().abort_multipart_upload, **asked))
+            except StorageError as error:
+                if "NoSuchUpload" not in error.what:  # finished or given up meanwhile
+                    raise
+        return len(stale)
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:

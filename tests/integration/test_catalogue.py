@@ -20,6 +20,7 @@ from dataengine.specs.catalogue import FOLDER, CatalogueSpec, DataSet, Lengths, 
 from dataengine.specs.recipe import Recipe, load_recipe
 
 EVIDENCE = dict.fromkeys(("episodes", "steps", "hz", "views"), "estimate: made up")
+ITEM = dict.fromkeys(("episodes", "bytes"), "estimate: made up")
 # SCHEMA: the multipliers of OpenVLA's mixture, in the order of its data sets.
 SOUP = {
     "fractal20220817_data": 0.541, "kuka": 0.834, "bridge_orig": 1, "taco_play": 2, "jaco_play": 1,
@@ -202,6 +203,21 @@ def test_caps_and_selections_are_told() -> None:
     assert (lines["mine"].rate, lines["mine"].samples) == (0.1, pytest.approx(1000, abs=20))
     assert (lines["sim"].limit, lines["sim"].samples) == ("", 15000)
     assert "1 filters and steps" in forecast(spec, found).not_applied
+
+
+def test_a_scheduled_mix_stores_every_window_once_and_draws_in_its_shares() -> None:
+    found = catalogue(data_set("a", 400), data_set("b", 100, kind="item", bytes=1000, evidence=ITEM))
+    spec = recipe(
+        sources=[{"converter": "a", "weight": 3}, {"converter": "b", "weight": 1}],
+        mix={"mode": "scheduled", "weights": "share", "samples": 8000},
+        split={"valid": 0},
+    )
+    made_of = forecast(spec, found)
+    lines = {line.source: line for line in made_of.sources}
+    assert (lines["a"].samples, lines["b"].samples) == (20_000, 100)
+    assert (lines["a"].draws, lines["b"].draws) == (6000, 2000)
+    assert (lines["a"].realized, lines["b"].realized) == pytest.approx((0.75, 0.25))
+    assert made_of.draws == 8000
 
 
 def test_what_a_catalogue_cannot_answer_is_said() -> None:

@@ -105,6 +105,11 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     store.commit(manifest, "v0001")
     store.commit(manifest.model_copy(update={"schedule": None, "shards": baked}), "baked")
+    drawn_otherwise = {"draws": 260, "stages": [{**STAGES[1], "draws": 260}]}
+    store.commit(
+        manifest.model_copy(update={"recipe": {"samples": {"kind": "episode"}}, "schedule": drawn_otherwise}),
+        "segments",
+    )
     return root
 
 
@@ -218,6 +223,8 @@ def test_repeated_urls_meet_the_shares_in_whole_shards(mixture: Path) -> None:
         assert max(counts) - min(counts) <= 1
     with pytest.raises(SpecError, match="no schedule"):
         api.repeated_urls(f"{mixture}@baked")
+    with pytest.raises(SpecError, match="hold segments"):
+        api.repeated_urls(f"{mixture}@segments")
 
 
 def test_the_commands_print_what_the_loader_draws(mixture: Path) -> None:
@@ -253,3 +260,47 @@ def test_the_commands_print_what_the_loader_draws(mixture: Path) -> None:
     assert json.loads(run(app, ["urls", f"{mixture}@v0001", "--repeat", "--json"]).stdout)
     assert run(app, ["urls", f"{mixture}@baked", "--repeat"]).exit_code == 2
     assert run(app, ["urls", f"{mixture}@v0001", "--repeat", "--split", "valid"]).exit_code == 2
+
+
+# --- builds ---
+
+TWO = """
+name: two
+sources:
+  - {converter: pusht_lerobot, name: few, path: "${data}", where: "upstream_id like '%0'", split: train}
+  - {converter: pusht_lerobot, name: many, where: "upstream_id not like '%0'", split: train, weight: 3}
+window: {chunk: {steps: 8}}
+shards: {buckets: {train: 4, valid: 1}, segment: 8}
+mix:
+  mode: scheduled
+  weights: share
+  samples: 500
+  stages: [{name: first, weights: {few: 3}}, {name: rest, part: 4}]
+normalization: {representations: [absolute]}
+"""
+
+
+def test_a_build_stores_each_window_once_and_draws_its_shares(tmp_path: Path, pusht_raw: Path) -> None:
+    recipe, options = (
+        tmp_path / "recipe.yaml",
+        {"engine": "local", "workers": 1, "parameters": {"data": str(pusht_raw)}},
+    )
+    recipe.write_text(TWO)
+    api.build(str(recipe), tmp_path / "L", tmp_path / "M", **options)
+    ds = open_mixture(tmp_path / "M")
+    _, manifest = MixtureStore(tmp_path / "M").manifest("v0001")
+    assert {shard.source for shard in manifest.shards} == {"few", "many"}
+    assert (len(ds), ds.epoch_length) == (6 * 24, 500)
+    told = api.schedule(str(tmp_path / "M"), count=500)
+    assert [(part["name"], part["draws"], part["sources"]) for part in told["stages"]] == [
+        ("first", 100, {"few": 50, "many": 50}),
+        ("rest", 400, {"few": 100, "many": 300}),
+    ]
+    assert len({row["key"] for row in told["draws"]}) == 6 * 24
+    assert sum(len(batch) for batch in ds.batches(32, seed=1)) == 500
+    # other weights are another version with the same shards
+    recipe.write_text(TWO.replace("weight: 3", "weight: 9"))
+    api.build(str(recipe), tmp_path / "L", tmp_path / "M", rebalance=True, **options)
+    _, later = MixtureStore(tmp_path / "M").manifest("v0002")
+    assert [shard.sha256 for shard in later.shards] == [shard.sha256 for shard in manifest.shards]
+    assert api.schedule(str(tmp_path / "M"))["stages"][1]["sources"] == {"few": 40, "many": 360}

@@ -267,7 +267,9 @@ def test_verify_and_rebuild(built: Built, tmp_path: Path) -> None:
     for number in (0, 3):
         assert api.rebuild(f"{built.segments}@v0001", number, built.root / "L").equal
     shutil.copytree(built.segments, tmp_path / "M")
-    beside = next(path for path in (tmp_path / "M").rglob("*.idx") if b'"starts"' in path.read_bytes())
+    shard = Path(api.urls(f"{tmp_path / 'M'}@v0001")[0])
+    beside = shard.with_suffix(".idx")
+    assert b'"starts":[[' in beside.read_bytes()
     beside.write_bytes(beside.read_bytes().replace(b'"starts":[[', b'"starts":[[1', 1))
     assert "index_damaged" in {problem.reason for problem in api.verify(str(tmp_path / "M")).problems}
     with pytest.raises(FormatError, match="index"):

@@ -216,13 +216,15 @@ def test_every_pass_has_its_order() -> None:
         assert all((one == other).mean() < 0.2 for other in every[:at])
 
 
-def test_equal_sources_do_not_tick_together() -> None:
-    """Sixty sources with 1.07 draws more than a whole number a block: their extra draws fall on different blocks."""
-    schedule = MixSchedule(0, tuple((f"s{number}", 10**6) for number in range(60)), (("all", 262_000, (1.0,) * 60),))
-    sources = whole(schedule).sources
-    places = np.arange(1, len(sources) + 1)
-    worst = max(np.abs(np.cumsum(sources == number) - places / 60).max() for number in range(60))
-    assert worst < 10.5
+def test_rare_sources_come_anywhere() -> None:
+    """Thirty sources drawn once in an epoch of a hundred blocks: at places of their own, others in every epoch."""
+    sources = (("much", 10**6), *((f"rare{number}", 10) for number in range(30)))
+    schedule = MixSchedule(0, sources, (("all", 25_630, (25_600.0, *(1.0,) * 30)),))
+    made = [whole(schedule, epoch).sources for epoch in range(20)]
+    places = np.array([[np.flatnonzero(found == number)[0] for number in range(1, 31)] for found in made]) / 25_630
+    assert np.abs(np.quantile(places, (0.1, 0.25, 0.5, 0.75, 0.9)) - (0.1, 0.25, 0.5, 0.75, 0.9)).max() < 0.08
+    for axis in (0, 1):
+        assert places.std(axis=axis).min() > 0.15
 
 
 def test_a_source_goes_on_where_it_stopped() -> None:

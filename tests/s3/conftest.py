@@ -24,6 +24,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dataengine.lake import tables
 from dataengine.storage import s3
 
 KEY, SECRET = "AKTESTTESTTEST", "SECRETSECRETSECRET"
@@ -218,7 +219,7 @@ class FaultProxy:
         self._server.server_close()
         self._thread.join()
 
-    def _fault(self) -> str:
+    def _fault(self, request: BaseHTTPRequestHandler) -> str:
         with self._lock:
             if self._draw.random() >= self.share:
                 return ""
@@ -227,11 +228,11 @@ class FaultProxy:
             return fault
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
-        fault = self._fault()
+        fault = self._fault(request)
         if request.headers.get("Expect", "").lower() == "100-continue":
             request.headers.replace_header("Expect", "")
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        if fault in ("503", "500"):
+        if fault.isdigit():
             request.send_response(int(fault))
             request.send_header("Content-Length", "0")
             request.end_headers()
@@ -267,6 +268,46 @@ class FaultProxy:
             return answer.status, answer.getheaders(), answer.read()
         finally:
             connection.close()
+
+
+class DoomProxy(FaultProxy):
+    """Fails one write for good: from the Nth on, every write to the Nth one's address, however often it is repeated."""
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__(upstream, 0, 0.0)
+        self.writes, self.hits = 0, 0
+        self._nth, self._how, self._doomed = 0, "", ""
+
+    def doom(self, nth: int, how: str) -> None:
+        """Let the `nth` write from now on fail: by a status such as "507", or "reset". 0: none."""
+        self.writes, self.hits, self._nth, self._how, self._doomed = 0, 0, nth, how, ""
+
+    def _fault(self, request: BaseHTTPRequestHandler) -> str:
+        if request.command not in ("PUT", "POST"):
+            return ""
+        with self._lock:
+            self.writes += 1
+            path = request.path.partition("?")[0]
+            if self.writes == self._nth:
+                self._doomed = path
+            doomed = path == self._doomed
+            self.hits += doomed
+            return self._how if doomed else ""
+
+
+@pytest.fixture
+def doomed(seaweed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomProxy]:
+    """A proxy that can fail a write for good, named in the environment; clients give up soon."""
+    impatient = s3.Config(retries={"max_attempts": 1}, connect_timeout=5)
+    monkeypatch.setattr(s3, "_CONFIG", s3._CONFIG.merge(impatient))
+    monkeypatch.setattr(s3, "ATTEMPTS", 2)
+    plain = tables.options
+    few = {"client_max_retries": "1", "client_retry_timeout": "3"}
+    monkeypatch.setattr(tables, "options", lambda place: (plain(place) or {}) | few if plain(place) else None)
+    with DoomProxy(seaweed_port) as proxy:
+        _use(monkeypatch, proxy.port)
+        yield proxy
+    s3._client.cache_clear()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from dataengine.errors import SpecError
 from dataengine.specs.recipe import MixSpec, Recipe
+from dataengine.weights import in_stage
 
 SOURCES = [{"converter": "bridge_octo", "weight": 2}, {"converter": "vlnce_r2r"}]
 STAGES = [
@@ -22,10 +23,10 @@ def recipe(**mix: Any) -> Recipe:
 
 def test_a_stage_weighs_the_sources_anew() -> None:
     made = recipe(mode="scheduled", weights="share", stages=STAGES)
-    weights = [{source.entry: source.weight for source in made.for_stage(stage).sources} for stage in made.mix.stages]
+    weights = [{source.entry: source.weight for source in in_stage(made, stage).sources} for stage in made.mix.stages]
     assert weights == [{"bridge_octo": 2, "vlnce_r2r": 0}, {"bridge_octo": 5, "vlnce_r2r": 1}]
     assert [stage.part for stage in made.mix.stages] == [3, 1]
-    assert made.for_stage(made.mix.stages[0]).mix.stages == ()
+    assert in_stage(made, made.mix.stages[0]).mix.stages == ()
     assert [stage["name"] for stage in made.resolved()["mix"]["stages"]] == ["robot", "both"]
 
 
@@ -35,7 +36,7 @@ def test_a_stage_has_groups_of_its_own() -> None:
         {"name": "walk", "weight": 4, "sources": ["vlnce_r2r"]},
     ]
     made = recipe(mode="scheduled", weights="share", stages=[{"name": "one"}, {"name": "two", "groups": groups}])
-    assert [len(made.for_stage(stage).mix.groups) for stage in made.mix.stages] == [0, 2]
+    assert [len(in_stage(made, stage).mix.groups) for stage in made.mix.stages] == [0, 2]
     with pytest.raises(SpecError, match="'vlnce_r2r' is in no group"):
         recipe(mode="scheduled", weights="share", stages=[{"name": "two", "groups": groups[:1]}])
     with pytest.raises(SpecError, match="go with `weights: share`"):

@@ -8,7 +8,7 @@ function compare(diff) {
   put(target, [el("p", {}, bdi(said))]);
   if (diff.equal) return put(target, [el("p", {}, "The two versions are equal: same shards, statistics and ledger.")]);
   const change = (value) => el("span", { class: value > 0 ? "plus" : value < 0 ? "minus" : "" }, signed(value));
-  const counts = diff.episode_counts,
+  const counts = diff.counts,
     shards = diff.shards,
     yes = (flag) => (flag ? "changed" : "unchanged");
   const tiles = [
@@ -34,6 +34,7 @@ function compare(diff) {
       { class: "tiles" },
       tiles.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
     ),
+    recipeChanges(diff),
     moved.length
       ? chart(
           "Samples of the sources that changed",
@@ -52,7 +53,7 @@ function compare(diff) {
           "Sources that changed",
           [
             ["source", (r) => bdi(r.source_id)],
-            ["", (r) => r.state],
+            ["change", (r) => r.state],
             ["episodes kept", (r) => change(r.episodes_kept), 1],
             ["dropped", (r) => signed(r.episodes_dropped), 1],
             ["samples", (r) => change(r.samples), 1],
@@ -70,15 +71,16 @@ function compare(diff) {
           Object.entries(diff.drops),
         )
       : null,
+    taskChanges(diff),
+    statisticsChanges(diff),
     episodeChanges(diff),
-    others(diff),
   ]);
 }
 
 function episodeChanges(diff) {
   const rows = ["added", "removed", "changed"].flatMap((kind) => diff.episodes[kind].map((row) => ({ kind, ...row })));
   if (!rows.length) return null;
-  const total = Object.values(diff.episode_counts).reduce((a, b) => a + b, 0);
+  const total = Object.values(diff.counts).reduce((a, b) => a + b, 0);
   return [
     rows.length < total
       ? el("p", { class: "muted" }, "Of " + count(total) + " changes the first of each kind are listed.")
@@ -100,61 +102,76 @@ function episodeChanges(diff) {
   ];
 }
 
-const SHOWN = [
-  "a",
-  "b",
-  "equal",
-  "sources",
-  "episodes",
-  "episode_counts",
-  "samples",
-  "drops",
-  "shards",
-  "samples_by_source",
-  "normalization_changed",
-  "recipe_changed",
-];
+/** What the recipe says otherwise: the cause of all the rest. */
+function recipeChanges(diff) {
+  const plain = (value) =>
+    value === null || value === undefined ? "\u2013" : typeof value === "string" ? value : JSON.stringify(value);
+  const steps = (diff.steps || []).map((r) => ({
+    field: [r.source, r.kind].filter(Boolean).join(" "),
+    before: r.state === "removed" ? plain(r.step) : "",
+    after: r.state === "removed" ? "" : plain(r.step) + (r.state === "reordered" ? " (reordered)" : ""),
+  }));
+  const fields = (diff.recipe || []).map((r) => ({ field: r.field, before: plain(r.before), after: plain(r.after) }));
+  const rows = [...steps, ...fields];
+  if (!rows.length) return null;
+  return plainTable(
+    "What the recipe says otherwise",
+    [
+      ["field", (r) => breakable(r.field)],
+      ["before", (r) => code(r.before)],
+      ["now", (r) => code(r.after)],
+    ],
+    rows.slice(0, 200),
+  );
+}
 
-/** What else the diff says, in its own words. */
-function others(diff) {
-  const names = Object.keys(diff).filter((name) => !SHOWN.includes(name));
-  const empty = (value) =>
-    value === null || value === false || (typeof value === "object" && !Object.keys(value).length);
-  return names
-    .filter((name) => !empty(diff[name]))
-    .map((name) => {
-      const value = diff[name],
-        title = name.replaceAll("_", " ");
-      const rows = Array.isArray(value)
-        ? value
-        : typeof value === "object"
-          ? Object.entries(value).map(([key, entry]) =>
-              entry !== null && typeof entry === "object" && !Array.isArray(entry)
-                ? { "": key, ...entry }
-                : { "": key, change: entry },
-            )
-          : null;
-      if (!rows || !rows.every((row) => row !== null && typeof row === "object"))
-        return el("p", {}, title + ": ", bdi(typeof value === "object" ? JSON.stringify(value) : String(value)));
-      const keys = [...new Set(rows.flatMap((row) => Object.keys(row)))];
-      const told = (v) =>
-        typeof v === "number"
-          ? Number.isInteger(v)
-            ? count(v)
-            : number(v)
-          : v === undefined || v === null
-            ? "\u2013"
-            : bdi(typeof v === "object" ? JSON.stringify(v) : String(v));
-      return later(title + " (" + count(rows.length) + ")", () =>
-        plainTable(
-          title,
-          keys.map((key) => [
-            key.replaceAll("_", " "),
-            (row) => told(row[key]),
-            rows.every((row) => typeof row[key] === "number"),
-          ]),
-          rows.slice(0, 500),
-        ),
-      );
-    });
+/** Instructions whose episodes gained or lost, the greatest loss first. */
+function taskChanges(diff) {
+  const rows = diff.tasks || [];
+  if (!rows.length) return null;
+  const told = (name) => (i) => signed(rows[i][name]);
+  return dataTable({
+    caption: "Tasks that gained or lost",
+    size: rows.length,
+    page: 10,
+    search: "Search tasks",
+    columns: [
+      { label: "task", value: (i) => rows[i].task, search: true, wide: true },
+      { label: "source", value: (i) => rows[i].source, filter: true, search: true },
+      { label: "episodes", value: (i) => rows[i].episodes, text: told("episodes"), numeric: true },
+      { label: "steps kept", value: (i) => rows[i].kept_steps, text: told("kept_steps"), numeric: true },
+      { label: "samples", value: (i) => rows[i].samples, text: told("samples"), numeric: true },
+    ],
+  });
+}
+
+/** Channels that are scaled otherwise: a policy trained on the one does not read the other. */
+function statisticsChanges(diff) {
+  const rows = diff.statistics || [];
+  if (!rows.length) return null;
+  return dataTable({
+    caption: "Channels that are scaled otherwise",
+    size: rows.length,
+    page: 10,
+    search: "Search channels",
+    columns: [
+      {
+        label: "slot",
+        value: (i) => rows[i].slot,
+        text: (i) => rows[i].slot + ", channel " + rows[i].channel,
+        search: true,
+      },
+      { label: "group", value: (i) => rows[i].group, filter: true, search: true, wrap: true, wide: true },
+      { label: "side", value: (i) => rows[i].side, filter: true },
+      { label: "as", value: (i) => rows[i].representation, filter: true },
+      { label: "change", value: (i) => rows[i].state, filter: true },
+      {
+        label: "mean moved, in old deviations",
+        value: (i) => rows[i].shift,
+        text: (i) => number(rows[i].shift),
+        numeric: true,
+      },
+      { label: "width times", value: (i) => rows[i].widening, text: (i) => number(rows[i].widening), numeric: true },
+    ],
+  });
 }

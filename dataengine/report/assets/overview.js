@@ -61,12 +61,12 @@ function asked(summary) {
     .filter((s) => s.planned !== null && s.realized !== null)
     .map((s) => ({ ...s, off: Math.abs(s.realized - s.planned) }))
     .sort((a, b) => b.off - a.off)[0];
-  const capped = summary.sources.filter((s) => s.cap !== null && s.planned < s.requested).length;
+  const capped = summary.sources.filter((s) => s.capped).length;
   const say = !off
     ? "The recipe's shares are not known."
     : off.off < 0.01
       ? "Yes: every source is within one point of its planned share" +
-        (capped ? ", " + plural(capped, "one", "ones") + " held by a cap." : ".")
+        (capped ? "; caps hold " + count(capped) + " of them." : ".")
       : [
           "Furthest from its share: ",
           bdi(off.entry),
@@ -140,7 +140,11 @@ function mixture(summary) {
     ["planned", (r) => percent(r.planned), 1],
     ["realized", (r) => percent(r.realized), 1],
     ["weight", (r) => number(r.weight), 1],
-    ["cap", (r) => (r.cap === null ? "\u2013" : count(r.cap) + " " + UNITS[r.cap_unit]), 1],
+    [
+      "cap",
+      (r) => (r.cap === null ? "\u2013" : count(r.cap) + " " + UNITS[r.cap_unit] + (r.capped ? "" : " (not reached)")),
+      1,
+    ],
     ["rate", (r) => number(r.rate), 1],
     ["episodes", (r) => count(r.episodes_kept), 1],
     ["in samples", (r) => count(r.episodes_used), 1],
@@ -184,6 +188,8 @@ function mixture(summary) {
   ]);
 }
 
+const PARTS = ["family", "source", "embodiment", "task", "license", "split"];
+
 function parts(summary) {
   const measures = [
     ["samples", "samples"],
@@ -224,7 +230,7 @@ function parts(summary) {
   };
   const by = select(
     "Composition by",
-    Object.keys(summary.parts).map((name) => [name, name]),
+    PARTS.filter((name) => summary.parts[name]).map((name) => [name, name]),
     (value) => {
       state.by = value;
       draw();

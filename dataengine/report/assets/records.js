@@ -7,7 +7,7 @@ function records(summary, tables) {
     sources = summary.sources;
   const first = [0];
   for (const many of inputs.count) first.push(first[first.length - 1] + many);
-  const names = (n) => s.sources[n].map(([source]) => sources[source].entry);
+  const names = (n) => [...new Set(s.sources[n].map(([source]) => sources[source].entry))];
   const licences = (n) => [...new Set(s.sources[n].map(([source]) => sources[source].license || "unknown"))].sort();
   const dialog = document.getElementById("record");
   document.getElementById("record-close").addEventListener("click", () => dialog.close());
@@ -145,13 +145,20 @@ function records(summary, tables) {
         { label: "samples", value: (n) => s.samples[n], numeric: true },
         { label: "size", value: (n) => s.bytes[n], text: (n) => bytes(s.bytes[n]), numeric: true },
         { label: "episodes", value: (n) => inputs.count[n], numeric: true },
-        { label: "sources", value: (n) => names(n).length, text: names, filter: true, search: true },
-        { label: "licences", value: (n) => licences(n).join(), text: licences, filter: true, search: true },
-        { label: "sha256", value: (n) => s.sha256[n], text: (n) => s.sha256[n].slice(0, 16), mono: true },
+        { label: "sources", value: (n) => names(n).length, text: names, wide: true, filter: true, search: true },
+        { label: "licences", value: (n) => licences(n).join(), text: licences, wide: true, filter: true, search: true },
+        {
+          label: "sha256",
+          value: (n) => s.sha256[n],
+          text: (n) => s.sha256[n].slice(0, 16),
+          find: (n) => s.sha256[n],
+          mono: true,
+        },
         {
           label: "task digest",
           value: (n) => s.task_digest[n],
           text: (n) => s.task_digest[n].slice(0, 16),
+          find: (n) => s.task_digest[n],
           mono: true,
         },
       ],

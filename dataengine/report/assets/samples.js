@@ -155,9 +155,15 @@ function plots(title, list) {
           {},
           el("figcaption", { class: "small" }, told),
           data.names.length > 1 ? legend(data.names.map((name, c) => [name, colour(c)])) : null,
-          flat.length
-            ? canvas(label, (width) => curves(data, width))
-            : el("p", { class: "muted small" }, "masked throughout"),
+          data.seconds.length === 1
+            ? el(
+                "p",
+                { class: "small" },
+                data.names.map((name, c) => [c ? ", " : "", bdi(name), " " + number(data.values[c][0])]),
+              )
+            : flat.length
+              ? canvas(label, (width) => curves(data, width))
+              : el("p", { class: "muted small" }, "masked throughout"),
         );
       }),
     ),

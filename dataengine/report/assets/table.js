@@ -1,12 +1,14 @@
 // Tables of very many rows: searched, filtered, sorted, and shown page by page.
 
 const PAGE = 50;
+const MANY = 5000;
 
 /**
  * A table over rows 0..size-1.
  *
  * columns: { label, value(i): what it sorts by, text(i): what it shows (default: the value), numeric, filter: offer its
- * texts to choose from, search: search in it, tight, mono, wrap: may break at slashes }. open(i): the row's record; the first column then holds a button.
+ * texts to choose from, search: search in it, find(i): what to
+ * search in instead, tight, mono, wrap: may break at slashes }. open(i): the row's record; the first column then holds a button.
  */
 function dataTable({ caption, size, columns, open, sort, search = "Search", page = PAGE }) {
   const state = { query: "", filters: new Map(), sort: sort || null, at: 0, found: null, hay: null };
@@ -65,7 +67,7 @@ function dataTable({ caption, size, columns, open, sort, search = "Search", page
 
   function haystack() {
     if (state.hay) return state.hay;
-    const searched = columns.filter((column) => column.search);
+    const searched = columns.filter((column) => column.search || column.find);
     state.hay = new Array(size);
     for (let i = 0; i < size; i++)
       state.hay[i] = searched
@@ -161,7 +163,9 @@ function dataTable({ caption, size, columns, open, sort, search = "Search", page
     if (Array.isArray(content)) content = content.join(", ");
     content =
       column.numeric && !column.text ? count(content) : content === null || content === undefined ? "\u2013" : content;
-    const kinds = [column.numeric && "n", column.tight && "tight", column.mono && "mono"].filter(Boolean).join(" ");
+    const kinds = [column.numeric && "n", column.tight && "tight", column.wide && "wide", column.mono && "mono"]
+      .filter(Boolean)
+      .join(" ");
     const inner =
       open && c === 0
         ? el("button", { type: "button", class: "open", onclick: () => open(i) }, breakable(content))
@@ -197,5 +201,6 @@ function dataTable({ caption, size, columns, open, sort, search = "Search", page
     ),
   );
   select_();
+  if (size > MANY) setTimeout(haystack, 300); // so that the first search is as quick as the next
   return root;
 }

@@ -79,7 +79,14 @@ function values(channels) {
       sort: { column: 6, down: true },
       columns: [
         { label: "channel", value: (i) => channels.slot[i] + " " + channels.name[i], search: true, tight: true },
-        { label: "group", value: (i) => channels.group[i], wrap: true, search: true, filter: groups.length > 1 },
+        {
+          label: "group",
+          value: (i) => channels.group[i],
+          wrap: true,
+          wide: true,
+          search: true,
+          filter: groups.length > 1,
+        },
         { label: "side", value: (i) => channels.side[i], filter: true },
         { label: "as", value: (i) => channels.form[i], filter: forms.length > 1 },
         { label: "kind", value: (i) => channels.class[i], filter: true },
