@@ -36,6 +36,8 @@ RECIPE = {
     "shards": {"buckets": {"train": 4, "valid": 1}, "segment": 128},
     "normalization": {"representations": ["absolute"]},
 }
+SURVEY_EPISODES = 256  # of one task
+DISPATCH = 1000  # tasks that one driver starts a second on Ray: benchmarks/ray_engine.py
 PUT_SECOND, GET_SECOND = 3500, 5500  # requests a prefix of a bucket takes a second, as AWS documents
 PUT_PRICE, GET_PRICE = 5.0e-6, 4.0e-7  # dollars a request, us-east-1 list prices
 
@@ -296,7 +298,7 @@ def table(given: argparse.Namespace, small: dict[str, Any], large: dict[str, Any
     stored = samples * small["bytes_per_sample"] * given.views
     shards = stored / given.shard_bytes
     segments = episodes * max(1.0, given.episode_seconds * given.samples_per_second / 128)
-    driver = plan["peak_bytes"] / plan["episodes"] * episodes
+    driver = large["peak_bytes"] / large["episodes"] * episodes
     one = 1 / 3600
     ingest = frames * small["ingest_cpu_per_frame"]
     print(f"\n{given.hours:,.0f} hours, {given.nodes:,} nodes of {given.cores} cores: {frames:.3g} frames of"
@@ -306,7 +308,7 @@ def table(given: argparse.Namespace, small: dict[str, Any], large: dict[str, Any
     lines = [
         ("ingest", ingest, given.cores, f"the command's machine; {ingest * one / cores:,.1f} hours on all"),
         ("survey", episodes * small["survey_cpu_per_episode"], cores, "the cluster"),
-        ("plan", episodes / plan["episodes"] * plan["cpu_seconds"], 1, f"one core, {driver / 1e9:,.0f} GB of memory"),
+        ("plan", episodes / plan["episodes"] * plan["cpu_seconds"], 1, "one core"),
         ("task digests", segments / large["segments"] * large["seconds"]["task digests"], 1, "one core"),
         ("encode", samples * given.views * small["encode_cpu_per_sample"], cores, "the cluster"),
         ("read back", stored / 1e9 * small["read_back_cpu_per_gb"], cores, "the cluster"),
@@ -316,6 +318,10 @@ def table(given: argparse.Namespace, small: dict[str, Any], large: dict[str, Any
     print(f"{'stage':<14}{'core hours':>14}{'hours':>14}   on")
     for name, seconds, on, where in lines:
         print(f"{name:<14}{seconds * one:>14,.1f}{seconds * one / on:>14,.2f}   {where}")
+    tasks = shards + episodes / SURVEY_EPISODES
+    print(f"{'start tasks':<14}{'':>14}{tasks / DISPATCH * one:>14,.2f}   the driver: {tasks:,.0f} at {DISPATCH} a"
+          f" second\nmemory of the driver: {driver / 1e9:,.0f} GB, as in the simulation"
+          f" ({large['peak_bytes'] / large['episodes']:,.0f} bytes an episode)")  # fmt: skip
     print(f"\nmanifest {shards * large['manifest_bytes_per_shard'] / 1e6:,.0f} MB,"
           f" ledger {episodes * large['ledger_bytes_per_episode'] / 1e9:,.1f} GB,"
           f" shard records {segments * large['records_bytes_per_segment'] / 1e9:,.1f} GB,"
@@ -383,9 +389,8 @@ def main() -> None:
           f" {large['records_bytes_per_segment']:.1f} bytes a segment")  # fmt: skip
     planning = Path(__file__).with_name("planning.py")
     plan = child(str(planning), "--child", "--episodes", str(given.plan_episodes))
-    print(
-        f"plan of {plan['episodes']:,} episodes: {plan['cpu_seconds']} CPU seconds, {plan['peak_bytes'] / 2**30:.2f} GiB"
-    )
+    print(f"plan of {plan['episodes']:,} episodes: {plan['cpu_seconds']} CPU seconds,"
+          f" {plan['peak_bytes'] / 2**30:.2f} GiB")  # fmt: skip
     table(given, small, large, plan)
 
 

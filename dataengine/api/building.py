@@ -162,7 +162,7 @@ def plan(
         earlier = _earlier(store) if store and not rebalance else None
         planned = building.make_plan(spec, inputs, chosen, earlier, tell)
         found = preview(spec, inputs, planned, store)
-        complete(found, spec, inputs, planned, store, timed, _workers(chosen, workers) or 1)
+        complete(found, spec, inputs, planned, store, timed=timed, workers=_workers(chosen, workers) or 1)
     return found, ingests, 3 if found.bad_input or _left_out(spec, ingests) else 0
 
 

@@ -103,13 +103,24 @@ def _without(
     held = latest in purging.holding(store, hidden)
     if dry_run or not held:
         return NewVersion(store.address, latest, latest, held)
-    recipe = Recipe.parse(dict(store.manifest(latest)[1].recipe), f"{latest} in {store.address}")
+    recipe = _unpinned(Recipe.parse(dict(store.manifest(latest)[1].recipe), f"{latest} in {store.address}"), lake)
     try:
         report = build(recipe, Path(lake.path), Path(store.address), workers=workers, tell=tell).report
     except SpecError as error:  # the other mixtures are to be built all the same
         return NewVersion(store.address, latest, latest, held, note=error.what)
     counts = report.tasks, report.tasks_executed, report.tasks_cached
     return NewVersion(store.address, latest, report.version, held, *counts)
+
+
+def _unpinned(recipe: Recipe, lake: Lake) -> Recipe:
+    """The recipe without pinned names (uids, upstream ids, groups) that only hidden rows have."""
+    if not recipe.split.pinned:
+        return recipe
+    gone = {name for head in lake.hidden() for name in (head.uid, head.upstream_id, head.group)}
+    for heads in lake.head_batches():
+        gone -= {name for head in heads for name in (head.uid, head.upstream_id, head.group)}
+    pinned = {split: tuple(n for n in names if n not in gone) for split, names in recipe.split.pinned.items()}
+    return recipe.model_copy(update={"split": recipe.split.model_copy(update={"pinned": pinned})})
 
 
 def purge(lake: Path, *, mixtures: Sequence[Path] = (), delete: bool = False, drop_tags: bool = False) -> Purge:

@@ -27,7 +27,7 @@ from dataengine.lake.tables import BATCH_UIDS, COMMIT_RETRIES, EPISODES_TABLE, M
 from dataengine.lake.tombstones import Forgotten, Tombstone, Tombstones
 from dataengine.lake_rows import EPISODES, HEAD_COLUMNS, MEDIA, Failure, Head, episode_row, failure_row, media_rows
 from dataengine.storage import Place, Store, make_folder, remote
-from dataengine.storage.leases import lease, refuse, wait_for
+from dataengine.storage.leases import lease, refuse, wait_for, working
 from dataengine.video import without_foreign
 
 BATCH_HEADS = 4096
@@ -246,22 +246,22 @@ class Lake:
 
     @contextmanager
     def ingesting(self) -> Iterator[None]:
-        """The lease of an ingest: what cares for the lake waits for it, or refuses; one at work is waited for."""
-        with lease(self.care, LEASES, "ingest"):
-            wait_for(self.care, LEASES, "care", "a collection or a purge")
+        """The lease of an ingest: what cares for the lake waits for it, or refuses; a care at work is waited for."""
+        with working(self.care, LEASES, "ingest", "care", "a collection or a purge"):
             yield
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """The lease of a build: as long as it lasts no version that it may read is removed."""
-        with lease(self.care, LEASES, "build"):
-            wait_for(self.care, LEASES, "care", "a collection or a purge")
+        with working(self.care, LEASES, "build", "care", "a collection or a purge"):
             yield
 
     @contextmanager
     def caring(self, *, wait_seconds: float = 0.0, builds: bool = True) -> Iterator[None]:
         """The lease of a collection, a clean-up or a purge: one at a time, and none beside an ingest or (with `builds`)
         a build: after `wait_seconds` a `ConflictError`."""
+        if wait_seconds:
+            wait_for(self.care, LEASES, "care", "a collection or a purge", wait_seconds=wait_seconds)
         with lease(self.care, LEASES, "care"):
             refuse(self.care, LEASES, "care", "collections or purges are", own=1)
             for kind in ("ingest", "build") if builds else ("ingest",):

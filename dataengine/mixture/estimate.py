@@ -65,6 +65,7 @@ def complete(
     inputs: Inputs,
     planned: Planned,
     store: MixtureStore | None,
+    *,
     timed: Stages,
     workers: int,
 ) -> DryRun:

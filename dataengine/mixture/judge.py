@@ -119,19 +119,18 @@ def _side(frames: Mapping[str, str], side: str) -> dict[str, str]:
 
 
 def _estimate(episode: Episode, head: Head, recipe: Recipe, source: RecipeSource) -> int:
-    """Bytes of one sample, roughly: decides only when a bucket is overfull."""
+    """Bytes of one sample, of a segment those of one step, roughly: decides only when a bucket is overfull."""
     if episode.messages:
         return JSON_BYTES + sum(info.size for info in head.media)
+    once = recipe.samples.kind == "episode"  # a segment holds every row and frame once
     window = recipe.window_for(source)
-    total = float(JSON_BYTES)
+    history, horizon = (1, 1) if once else (window.history, window.chunk.horizon(episode.hz))
+    total = 0.0 if once else float(JSON_BYTES)
     for info in head.media:
         shown = [view.name for view in episode.views if view.media == info.name]
-        total += estimated_frame_bytes(recipe.images_for(source), shown, info) * window.history
-    for slots, rows in (
-        (episode.state, window.history),
-        (episode.action, window.chunk.horizon(episode.hz)),
-    ):
-        total += 0 if slots is None else rows * len(slots.channels) * 5 + 2048
+        total += estimated_frame_bytes(recipe.images_for(source), shown, info) * history
+    for slots, rows in ((episode.state, history), (episode.action, horizon)):
+        total += 0 if slots is None else rows * len(slots.channels) * 5 + (0 if once else 2048)
     return round(total)
 
 

@@ -148,14 +148,13 @@ def _purge(lake: Lake, stores: Sequence[MixtureStore], *, drop_tags: bool) -> Pu
 
 
 def _remove_versions(store: MixtureStore, plan: MixturePurge) -> MixturePurge:
-    """Tags, then refs, then what no version needs any more."""
+    """Tags, then refs, then what no version needs: builds that were never committed may hold what is forgotten, too."""
     for tag in plan.tags:
         store.untag(tag)
     for version in plan.versions:
         store.remove(f"refs/{version}")
-    if plan.versions:
-        garbage = remove_garbage(store)
-        plan.files, plan.bytes = len(garbage.files), garbage.bytes
+    garbage = remove_garbage(store)
+    plan.files, plan.bytes = len(garbage.files), garbage.bytes
     return plan
 
 

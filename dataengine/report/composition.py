@@ -131,7 +131,9 @@ def _shares(
 def _offer(version: Version, recipe: Recipe, entry: str, kept: list[Row]) -> Offer:
     """What a source offered: its windows where the ledger tells them, else its samples over its rate."""
     taken, rate = sum(row["samples"] for row in kept), version.manifest.pins.rates.get(entry) or 1.0
-    whole = _windows(version, recipe, entry, kept, taken / rate) if recipe.mix.mode == "baked" else taken
+    whole = taken
+    if recipe.mix.mode == "baked" or recipe.samples.kind == "episode":
+        whole = _windows(version, recipe, entry, kept, taken / rate)
     steps, seconds = (_sum([told(row) for row in kept]) for told in (version.kept_steps, version.seconds))
     families = {version.family(version.key(row)) for row in kept}
     return Offer(
@@ -153,6 +155,8 @@ def _windows(version: Version, recipe: Recipe, entry: str, kept: list[Row], esti
     stride = recipe.window_for(source).stride
     exact = sum(-(-int(count or 0) // stride) for count in steps)
     rate = version.manifest.pins.rates.get(entry) or 1.0
+    if recipe.samples.kind == "episode":
+        return exact
     return exact if abs(exact - estimate) * rate <= 4 * math.sqrt(estimate * rate) + 1 else round(estimate)
 
 

@@ -86,6 +86,8 @@ def _summary(version: Version, embodiments: Mapping[str, str]) -> dict[str, Any]
         "weights": str(manifest.recipe.get("mix", {}).get("weights", "")),
         "totals": {
             "samples": manifest.samples,
+            "draws": None if manifest.schedule is None else manifest.schedule["draws"],
+            "kind": str(manifest.recipe.get("samples", {}).get("kind", "window")),
             "shards": len(manifest.shards),
             "bytes": sum(shard.bytes for shard in manifest.shards),
             "episodes_in": len(version.rows),

@@ -120,17 +120,22 @@ class _Reader:
         ]
 
     def _cut_places(self, record: Row, plain: MixtureDataset) -> list[int]:
-        """The same where the loader cuts windows out of segments: around the one that lies in the shard's middle."""
+        """The same where the loader cuts windows out of segments: around the middle of where the record's must lie."""
         entries = tuple(shard for shard in self._version.manifest.shards if shard.split == record["split"])
         number = [shard.sha256 for shard in entries].index(self._version.manifest.shards[record["shard"]].sha256)
         stored = stored_samples(
             Shards(self._version.store.address, entries), Choices.of(self._version.manifest.recipe, None, None), KINDS
         )
         first, stop = (int(stored.stops[at]) if at >= 0 else 0 for at in (number - 1, number))
-        low = max(first, (first + stop - POINTS) // 2)
+        beside = [other for other in self._version.inputs if other["shard"] == record["shard"]]
+        sizes = [other["stop"] - other["start"] for other in beside]
+        own = beside.index(record)
+        middle = first + (stop - first) * (sum(sizes[:own]) + sizes[own] / 2) / max(sum(sizes), 1)
+        low = max(first, min(int(middle) - POINTS // 2, stop - POINTS))
         near = range(low, min(stop, low + POINTS))
         uids = [example.facts["episode_uid"] for example in plain.examples(near)]
-        return [place for place, uid in zip(near, uids, strict=True) if uid == uids[len(uids) // 2]]
+        wanted = record["uid"] if record["uid"] in uids else uids[len(uids) // 2]
+        return [place for place, uid in zip(near, uids, strict=True) if uid == wanted]
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -56,6 +56,22 @@ def lease(store: Store, folder: str, kind: str) -> Iterator[None]:
         store.remove(name)
 
 
+@contextmanager
+def working(
+    store: Store, folder: str, kind: str, other: str, doing: str, *, wait_seconds: float = 600.0
+) -> Iterator[None]:
+    """Hold a lease of one kind while none of the `other` is live, which is waited for without holding one.
+
+    So neither side waits for the other: who holds a lease of the `other` may in turn wait for those of this `kind`.
+    """
+    while True:
+        wait_for(store, folder, other, doing, wait_seconds=wait_seconds)
+        with lease(store, folder, kind):
+            if not live(store, folder, other):
+                yield
+                return
+
+
 def wait_for(store: Store, folder: str, kind: str, doing: str, *, wait_seconds: float = 600.0) -> None:
     """Wait until no lease of a kind is live; a `ConflictError` after `wait_seconds`."""
     until = time.monotonic() + wait_seconds

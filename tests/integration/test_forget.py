@@ -32,6 +32,8 @@ from dataengine.fixtures.lerobot_writer import FixtureEpisode, write_lerobot
 from dataengine.lake import Lake, care, core
 from dataengine.lake import forget as forgetting
 from dataengine.mixture.store import MixtureStore
+from dataengine.relabel.cache import AnswerCache
+from dataengine.transforms.llm import Answer, Question, Shown
 
 RECIPE = """
 name: forgetful
@@ -408,6 +410,40 @@ def test_a_build_that_began_before_does_not_bring_it_back(
     assert api.purge(lake, mixtures=[mixture], delete=True).finds == []
     api.gc(mixture, delete=True)
     assert api.verify(str(mixture)).problems == []
+
+
+def test_a_recipe_that_pins_it_is_built_without_the_pin(recipe: Path, tmp_path: Path, pusht_raw: Path) -> None:
+    lake, mixture, pinning = tmp_path / "L", tmp_path / "M", tmp_path / "pinning.yaml"
+    api.ingest(pusht_raw, "pusht_lerobot", lake, workers=1)
+    gone, other = Lake(lake).heads()[:2]
+    pins = f"split: {{valid: 0.0, pinned: {{valid: [{gone.uid}, {other.upstream_id}]}}}}"
+    pinning.write_text(RECIPE.replace("split: {valid: 0.0}", pins).replace(', path: "${data}"', ""))
+    api.build(str(pinning), lake, mixture, workers=1)
+    api.forget(lake, reason="test", episodes=[gone.uid], mixtures=[mixture], workers=1)
+    store = MixtureStore(mixture)
+    assert store.manifest("v0002")[1].recipe["split"]["pinned"] == {"valid": [other.upstream_id]}
+    assert api.purge(lake, mixtures=[mixture], delete=True).finds == []
+
+
+def test_answers_of_models_go(tmp_path: Path, pusht_raw: Path) -> None:
+    """Those that show its frames or quote its own text; not those about a text that others have too."""
+    lake = tmp_path / "L"
+    api.ingest(pusht_raw, "pusht_lerobot", lake, workers=1)
+    cache, heads = AnswerCache(lake), Lake(lake).heads()
+    kept = []
+    for head in heads[:2]:
+        episode = Lake(lake).reader([head.uid]).episode(head.uid)
+        (view,) = episode.views
+        shown = (Shown(view, episode.media[view.media].digest, 3),)
+        for text, frames in ((episode.language[0].text, ()), ("", shown), ("what all say", ())):
+            question = Question("m", "rewrite it", text, frames, {}, 0)
+            cache.put(question, Answer("words about it"))
+            kept += [question] if head is heads[1] else []
+    api.forget(lake, reason="test", episodes=[heads[0].uid])
+    result = api.purge(lake, delete=True)
+    assert (result.answers, result.finds) == (2, [])
+    assert len(list((lake / "relabel").rglob("*.json"))) == 3
+    assert all(cache.get(question) is not None for question in kept)
 
 
 def test_what_is_not_there_is_told(tmp_path: Path, pusht_raw: Path) -> None:

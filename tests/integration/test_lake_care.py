@@ -240,6 +240,31 @@ def test_live_work_is_not_disturbed(lake: Lake, pusht_raw: Path, monkeypatch: py
     assert lake.care.names("leases") == []
 
 
+def test_forget_and_ingests_wait_for_each_other_in_turn(lake: Lake, pusht_raw: Path) -> None:
+    """An ingest at work is waited for by a forget, and an ingest that comes then waits for the forget: no deadlock."""
+    done: list[str] = []
+    gone = lake.heads()[0].uid
+
+    def forget() -> None:
+        api.forget(Path(lake.path), reason="test", episodes=[gone])
+        done.append("forget")
+
+    def ingest() -> None:
+        report = api.ingest(pusht_raw, "pusht_lerobot", Path(lake.path), workers=1)
+        done.append(f"ingest without {len(report.forgotten)}")
+
+    threads = [threading.Thread(target=forget), threading.Thread(target=ingest)]
+    with lake.ingesting():
+        for thread in threads:
+            thread.start()
+            time.sleep(0.5)
+        assert done == []
+        assert lake.forgotten() == 1  # the tombstone holds at once
+    for thread in threads:
+        thread.join(60)
+    assert done == ["forget", "ingest without 1"]
+
+
 def test_the_lease_of_a_killed_process_ends(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with lease(store, "leases", "ingest"):

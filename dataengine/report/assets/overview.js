@@ -5,7 +5,8 @@ function overview(summary) {
   document.getElementById("title").textContent = safe(summary.name + "@" + summary.version);
   document.getElementById("subtitle").textContent = safe(summary.description);
   const tiles = [
-    ["samples", count(t.samples)],
+    [t.kind === "episode" ? "segments and items" : "samples", count(t.samples)],
+    ...(t.draws === null ? [] : [["draws in an epoch", count(t.draws)]]),
     ["episodes kept", count(t.episodes_kept) + " / " + count(t.episodes_in)],
     ["time kept", t.seconds === null ? "not recorded" : duration(t.seconds)],
     ["sources", count(t.sources)],
