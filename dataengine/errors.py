@@ -88,6 +88,10 @@ class GuardError(DataEngineError):
     """A recipe's steps would erase what it is there to keep; nothing was built."""
 
 
+class PolicyError(DataEngineError):
+    """Facts of a source that the recipe does not allow: a licence, terms, consent; nothing was built."""
+
+
 class EndpointError(DataEngineError):
     """The endpoint of a language model cannot be used as it is set up, or does not answer."""
 

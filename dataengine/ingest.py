@@ -18,7 +18,7 @@ from dataengine.engine.base import Engine
 from dataengine.episode import Episode
 from dataengine.errors import ConflictError, EpisodeError, FormatError
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
-from dataengine.lake import Forgotten, Lake
+from dataengine.lake import Forgotten, Lake, clean
 from dataengine.lake.care import tend
 from dataengine.lake_rows import Failure, Head
 from dataengine.reading import failure, read_chunk
@@ -101,7 +101,8 @@ def _ingest(
         return report
     batch = _Batch(None if dry_run else lake, conversion, report, known)
     read_well: set[str] = set()
-    for done, outcome in enumerate(_outcomes(root, conversion, refs, known, engine), start=1):
+    for done, found in enumerate(_outcomes(root, conversion, refs, known, engine), start=1):
+        outcome = _cleaned(found, forgotten) if isinstance(found, Episode) else found
         if isinstance(outcome, Failure):
             report.failures.append(outcome)
         elif isinstance(outcome, Episode):
@@ -126,6 +127,16 @@ def _ingest(
             if report.changed:
                 tend(lake)
     return report
+
+
+def _cleaned(episode: Episode, forgotten: Forgotten) -> Episode | Failure:
+    """The episode without frames of what was forgotten, or why it cannot be had without them."""
+    if forgotten.hides(episode.uid, episode.source_id):
+        return episode
+    try:
+        return clean(episode, forgotten)
+    except EpisodeError as error:
+        return failure("episode", episode.upstream_id, error)
 
 
 def _check_same_converter(lake: Lake, converter: Converter) -> None:

@@ -21,7 +21,7 @@ from dataengine.documents import canonical_json, sha256_bytes, sha256_json
 from dataengine.embodiment import Card
 from dataengine.episode import Episode, Language, Media, Message, SlotArray, View
 from dataengine.errors import StorageError
-from dataengine.specs.converter import SourceInfo
+from dataengine.specs.source import SourceInfo
 from dataengine.storage import SourceFile
 
 Status = Literal["ok", "dropped", "quarantined"]

@@ -340,7 +340,8 @@ def without_foreign(media: Media) -> Media:
     came in. `EpisodeError` `video_unreadable` where the picture format has no lossless encoder here, or where a frame
     did not come back as it was.
     """
-    own = index(io.BytesIO(media.payload)).pts[media.first_frame : media.first_frame + media.frames]
+    given = index(io.BytesIO(media.payload))
+    own = given.pts[media.first_frame : media.first_frame + media.frames]
     payload, planes = _lossless(media.payload, own)
     made = replace(
         media,
@@ -351,7 +352,10 @@ def without_foreign(media: Media) -> Media:
     )
     found = index(io.BytesIO(payload))
     back = [_planes(frame) for frame in _decoded(payload, found, int(found.pts[0]), threads=False)]
-    if back != planes or len(planes) != media.frames or not np.array_equal(frame_times(made), frame_times(media)):
+    same_times = [pts * found.time_base for pts in found.pts.tolist()] == [
+        (pts - int(own[0])) * given.time_base for pts in own.tolist()
+    ]
+    if back != planes or len(planes) != media.frames or not same_times:
         raise EpisodeError("video_unreadable", f"{media.name}: the frames do not come back as they were")
     return made
 
@@ -373,7 +377,7 @@ def _lossless(data: bytes, own: NDArray[np.int64]) -> tuple[bytes, list[str]]:
             planes.append(_planes(frame))
             frame.pts -= int(own[0])
             frame.pict_type = PictureType.NONE
-            target.mux(made.encode(frame))
+            target.mux(made.encode(frame if made.pix_fmt == frame.format.name else frame.reformat(format=made.pix_fmt)))
         if made is not None:
             target.mux(made.encode(None))
     return buffer.getvalue(), planes
@@ -381,12 +385,12 @@ def _lossless(data: bytes, own: NDArray[np.int64]) -> tuple[bytes, list[str]]:
 
 def _lossless_stream(target: OutputContainer, source: VideoStream, frame: av.VideoFrame) -> VideoStream:
     """An x264 stream for frames like this one: same pixels, same colours, same clock."""
-    name = "libx264rgb" if frame.format.is_rgb else "libx264"
-    if frame.format.name not in {form.name for form in av.Codec(name, "w").video_formats or ()}:
+    name, pictures = ("libx264rgb", "rgb24") if frame.format.name == "gbrp" else ("libx264", frame.format.name)
+    if pictures not in {form.name for form in av.Codec(name, "w").video_formats or ()}:
         raise EpisodeError("video_unreadable", f"no lossless encoder for {frame.format.name} pictures")
     options = {"qp": "0", "g": "30", "bf": "0", "flags": "+bitexact", "x264-params": "mbtree=0"}
     made = cast("VideoStream", target.add_stream(name, rate=source.average_rate or 30, options=options))
-    made.height, made.width, made.pix_fmt = frame.height, frame.width, frame.format.name
+    made.height, made.width, made.pix_fmt = frame.height, frame.width, pictures
     made.time_base = made.codec_context.time_base = source.time_base
     made.thread_type = "NONE"
     made.codec_context.thread_count = 1

@@ -191,7 +191,9 @@ def _weighing(source: Mapping[str, object]) -> tuple[object, ...]:
     return source.get("weight"), source.get("cap"), source.get("cap_unit"), source.get("window")
 
 
-def shares(recipe: Recipe, offered: Mapping[str, Offer], samples: Mapping[str, int]) -> dict[str, tuple[float, float]]:
+def shares(
+    recipe: Recipe, offered: Mapping[str, Offer], samples: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
     """(requested, realized) share of each source, in the recipe's unit.
 
     Requested is what weights and groups ask for, caps apart; realized is what the plan's samples amount to.

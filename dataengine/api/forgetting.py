@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dataengine.api.building import build
 from dataengine.api.common import Tell, silent
@@ -17,6 +18,7 @@ from dataengine.lake.forget import Asked, Buried
 from dataengine.mixture import purge as purging
 from dataengine.mixture.collect import LEASES
 from dataengine.mixture.purge import Purge
+from dataengine.mixture.select import vacant
 from dataengine.mixture.store import MixtureStore
 from dataengine.specs.recipe import Recipe
 from dataengine.storage.leases import wait_for
@@ -27,7 +29,8 @@ _UID = re.compile(r"^[0-9a-f]{64}$")
 @dataclass
 class NewVersion:
     """What became of one mixture: `version` is its latest now, `before` what it was before, and `held` whether that one
-    held what is forgotten. `note` says why no version could be built (nothing of its sources is left)."""
+    held what is forgotten. `left_out` are sources of its recipe of which nothing is left. `note` says why no version
+    could be built."""
 
     address: str
     before: str
@@ -37,6 +40,7 @@ class NewVersion:
     tasks_executed: int = 0
     tasks_cached: int = 0
     note: str = ""
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -105,11 +109,40 @@ def _without(
         return NewVersion(store.address, latest, latest, held)
     recipe = _unpinned(Recipe.parse(dict(store.manifest(latest)[1].recipe), f"{latest} in {store.address}"), lake)
     try:
+        gone = vacant(recipe, lake)
+        if gone and len(gone) == len(recipe.sources):
+            return NewVersion(store.address, latest, latest, held, note="nothing of its sources is left")
+        recipe = _narrowed(recipe, gone) if gone else recipe
         report = build(recipe, Path(lake.path), Path(store.address), workers=workers, tell=tell).report
     except SpecError as error:  # the other mixtures are to be built all the same
         return NewVersion(store.address, latest, latest, held, note=error.what)
     counts = report.tasks, report.tasks_executed, report.tasks_cached
-    return NewVersion(store.address, latest, report.version, held, *counts)
+    return NewVersion(store.address, latest, report.version, held, *counts, left_out=gone)
+
+
+def _narrowed(recipe: Recipe, gone: Sequence[str]) -> Recipe:
+    """The recipe without these sources, in its groups and stages too."""
+    out = set(gone)
+    mix = recipe.mix.canonical()
+    mix["groups"] = _groups_without(mix["groups"], out)
+    for stage in mix["stages"]:
+        stage["groups"] = _groups_without(stage["groups"], out)
+        stage["weights"] = {name: weight for name, weight in stage["weights"].items() if name not in out}
+    document = recipe.canonical()
+    sources = [
+        listed for source, listed in zip(recipe.sources, document["sources"], strict=True) if source.entry not in out
+    ]
+    return Recipe.parse({**document, "sources": sources, "mix": mix}, recipe.name)
+
+
+def _groups_without(groups: Sequence[Mapping[str, Any]], out: set[str]) -> list[dict[str, Any]]:
+    found = []
+    for group in groups:
+        sources = [name for name in group["sources"] if name not in out]
+        inner = _groups_without(group["groups"], out)
+        if sources or inner:
+            found.append({**group, "sources": sources, "groups": inner})
+    return found
 
 
 def _unpinned(recipe: Recipe, lake: Lake) -> Recipe:

@@ -81,6 +81,10 @@ def _print_forgotten(found: Forgotten, lake: Path, mixtures: Sequence[Path], *, 
                 f"{entry.address}: version {entry.version} in the place of {entry.before};"
                 f" {entry.tasks_executed} of {entry.tasks} tasks executed, {entry.tasks_cached} cached"
             )
+        if entry.left_out:
+            typer.echo(
+                f"{entry.address}: nothing is left of {', '.join(entry.left_out)}: no source of its recipe any more"
+            )
     if not dry_run:
         given = "".join(f" --mixture {path}" for path in mixtures)
         typer.echo(f"next: dataengine purge --lake {lake}{given}")

@@ -1,6 +1,6 @@
 """The lake: converted episodes, and the care of them."""
 
-from dataengine.lake.core import CommitCounts, Lake, ScratchLake, Snapshot, keep_name, lake_digest, source_filter
+from dataengine.lake.core import CommitCounts, Lake, ScratchLake, Snapshot, clean, keep_name, lake_digest, source_filter
 from dataengine.lake.reader import LakeReader
 from dataengine.lake.tombstones import Forgotten, Tombstone
 
@@ -12,6 +12,7 @@ __all__ = [
     "ScratchLake",
     "Snapshot",
     "Tombstone",
+    "clean",
     "keep_name",
     "lake_digest",
     "source_filter",

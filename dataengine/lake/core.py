@@ -189,7 +189,7 @@ class Lake:
         }
         forgotten = self.tombstones()
         given = {episode.uid: episode for episode in episodes}
-        kept = {uid: _clean(one, forgotten) for uid, one in given.items() if not forgotten.hides(uid, one.source_id)}
+        kept = {uid: clean(one, forgotten) for uid, one in given.items() if not forgotten.hides(uid, one.source_id)}
         hidden = len(given) - len(kept)
         rows = [episode_row(episode, head) for episode in kept.values()]
         rows += {row["uid"]: row for row in (failure_row(failure, head) for failure in failures)}.values()
@@ -355,8 +355,11 @@ class ScratchLake(Lake):
         return super().commit(conversion, listed, failures)
 
 
-def _clean(episode: Episode, forgotten: Forgotten) -> Episode:
-    """The episode without frames of others, if some of them may be of what was forgotten."""
+def clean(episode: Episode, forgotten: Forgotten) -> Episode:
+    """The episode without frames of others, if some of them may be of what was forgotten.
+
+    An `EpisodeError` `video_unreadable` where its own cannot be stored without loss.
+    """
     if not any(media.foreign_frames for media in episode.media.values()):
         return episode
     if not forgotten.shares_video(episode.source_id, episode.files):

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from dataengine.documents import canonical_json, seal, unseal
-from dataengine.errors import SpecError, StorageError
+from dataengine.errors import EpisodeError, SpecError, StorageError
 from dataengine.lake import tables
 from dataengine.lake.core import Lake, cleaned
 from dataengine.lake.tables import BATCH_UIDS, EPISODES_TABLE, quoted, retried
@@ -134,7 +134,14 @@ def _replace_media(lake: Lake, head: Head) -> None:
     episode = lake.reader([head.uid]).episode(head.uid)
     infos, rows = [], []
     for info in head.media:
-        made = cleaned(episode.media[info.name])
+        try:
+            made = cleaned(episode.media[info.name])
+        except EpisodeError as error:
+            raise StorageError(
+                f"a stream that holds frames of what is forgotten cannot be stored without them: {error.what}",
+                where=f"episode {head.uid}",
+                fix="forget this episode as well, then run the same command again",
+            ) from None
         infos.append(MediaInfo.of(head.uid, made))
         if info.foreign_frames:
             rows.append(media_row(head.uid, made))

@@ -7,6 +7,7 @@ finished task left its record.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -35,6 +36,9 @@ from dataengine.schema import unified
 from dataengine.specs.recipe import Recipe
 from dataengine.specs.records import LedgerRow, Manifest, Pins, ShardEntry, TaskRecord
 from dataengine.weights import Offer, drawn, resolve_pins
+
+LOOK_UPS = 32
+"""Task records asked for at once: on S3 each takes some milliseconds, and a large mixture has many."""
 
 
 @dataclass
@@ -194,10 +198,10 @@ def execute(
         counts[digest] = [unit.samples for unit in record.inputs]
         records[digest] = record.model_copy(update={"inputs": ()})  # of large mixtures they would fill the memory
 
-    for digest in planned.digests:
-        found = store.cached_task(digest)
-        if found is not None:
-            take(digest, found)
+    with ThreadPoolExecutor(LOOK_UPS) as pool:
+        for digest, found in zip(planned.digests, pool.map(store.cached_task, planned.digests), strict=True):
+            if found is not None:
+                take(digest, found)
     todo = [number for number, digest in enumerate(planned.digests) if digest not in records]
     tell("shards", len(records), len(planned.tasks))
     for index, result in engine.run(build_shard, _Payloads(recipe, inputs, planned, store, todo)):

@@ -50,6 +50,7 @@ _RECORDS = pa.schema(
     ]
 )
 _UID_BYTES = 32
+_CHUNK = 1 << 22
 Ints = NDArray[np.int64]
 
 
@@ -58,40 +59,58 @@ def ledger(recipe: Recipe, roster: Roster, verdicts: Verdicts, samples: Ints) ->
 
     `samples` [k] are those of the kept episodes, in the order of `verdicts.kept`.
     """
-    table = verdicts.table
     given = np.zeros(len(roster), np.int64)
     given[verdicts.kept] = samples
-    reasons = verdicts.words("reason")
+    accepted = _accepted(recipe, roster, verdicts)
+    order = _order(roster)
+    parts = (order[start : start + _CHUNK] for start in range(0, max(len(order), 1), _CHUNK))
+    return pa.concat_tables(_ledger_part(roster, verdicts, given, accepted, rows) for rows in parts)
+
+
+def _accepted(recipe: Recipe, roster: Roster, verdicts: Verdicts) -> NDArray[np.bool_]:
+    """[n] which rows were dropped for a reason that their source accepts by name."""
+    table, reasons = verdicts.table, verdicts.words("reason")
     accepted = np.zeros(len(roster), np.bool_)
     for number, source in enumerate(recipe.sources):
         named = np.isin(table["reason"], [reasons.index(name) for name in source.accept if name in reasons])
         accepted |= (roster.entry == number) & named & table["dropped"]
-    evidence = pa.array([verdicts.evidence(row) for row in np.flatnonzero(table["dropped"]).tolist()], pa.string())
-    told = np.zeros(len(roster), np.int64)
-    told[table["dropped"]] = np.arange(1, len(evidence) + 1)
+    return accepted
+
+
+def _order(roster: Roster) -> Ints:
+    """The rows by source and upstream id; they are in uid order, and the sort is stable."""
+    sources = np.array([kind.source_id for kind in roster.kinds], np.str_)
+    ranks = np.unique(sources, return_inverse=True)[1] if len(sources) else np.zeros(0, np.int64)
+    rows = pa.table({"source": ranks[roster.kind], "upstream": roster.upstream, "row": np.arange(len(roster))})
+    keys = [(name, "ascending") for name in ("source", "upstream", "row")]
+    return np.asarray(pc.sort_indices(rows, sort_keys=keys).to_numpy(), np.int64)
+
+
+def _ledger_part(roster: Roster, verdicts: Verdicts, given: Ints, accepted: NDArray[np.bool_], rows: Ints) -> pa.Table:
+    """The rows at these places, as a table of its own: a column of strings holds two gigabytes at most."""
+    table, kind = verdicts.table[rows], roster.kind[rows]
     units = ["file" if status == "quarantined" else "episode" for status in STATUSES]
     columns = {
-        "unit": _words(units, roster.status),
-        "source_id": _words([kind.source_id for kind in roster.kinds], roster.kind),
-        "converter": _words([kind.converter for kind in roster.kinds], roster.kind),
-        "upstream_id": roster.upstream.cast(pa.string()),
-        "uid": _hex(roster.uids),
+        "unit": _words(units, roster.status[rows]),
+        "source_id": _words([kind.source_id for kind in roster.kinds], kind),
+        "converter": _words([kind.converter for kind in roster.kinds], kind),
+        "upstream_id": roster.upstream.take(pa.array(rows)).cast(pa.string()),
+        "uid": _hex(roster.uids[rows]),
         "status": _words(["kept", "dropped"], table["dropped"].astype(np.int8)),
-        "reason": _words(reasons, table["reason"]),
+        "reason": _words(verdicts.words("reason"), table["reason"]),
         "step": _words(verdicts.words("step"), table["step"]),
-        "evidence": pa.concat_arrays([pa.array([""], pa.string()), evidence]).take(pa.array(told)),
+        "evidence": pa.array([verdicts.evidence(row) for row in rows.tolist()], pa.string()),
         "bad_input": pa.array(np.ascontiguousarray(table["bad_input"])),
-        "accepted": pa.array(accepted),
+        "accepted": pa.array(accepted[rows]),
         "split": _words(SPLITS, table["split"]),
-        "samples": pa.array(given),
-        "entry": _words(roster.entries, roster.entry),
+        "samples": pa.array(given[rows]),
+        "entry": _words(roster.entries, roster.entry[rows]),
         "task": _words(verdicts.words("task"), table["task"]),
         "steps": pa.array(np.ascontiguousarray(table["total"]).astype(np.int64)),
         "kept_steps": pa.array(np.ascontiguousarray(table["kept"]).astype(np.int64)),
         "seconds": pa.array(np.ascontiguousarray(table["seconds"])),
     }
-    made = pa.table(columns, schema=_LEDGER)
-    return made.sort_by([(name, "ascending") for name in ("source_id", "upstream_id", "uid")])
+    return pa.table(columns, schema=_LEDGER)
 
 
 def _words(words: Sequence[str], numbers: NDArray[Any]) -> pa.Array:
@@ -166,17 +185,33 @@ def shard_records(
 ) -> pa.Table:
     """One row for each segment in each shard, in shard order; `counts` [u] are the samples of each."""
     numbers = np.repeat(np.arange(len(shards)), np.diff(tasks.edges))
-    rows = verdicts.kept[tasks.row]
+    parts = (slice(start, start + _CHUNK) for start in range(0, max(len(numbers), 1), _CHUNK))
+    return pa.concat_tables(_records_part(shards, tasks, counts, (roster, verdicts), (numbers, part)) for part in parts)
+
+
+def _records_part(
+    shards: Sequence[ShardEntry],
+    tasks: Tasks,
+    counts: Ints,
+    known: tuple[Roster, Verdicts],
+    chosen: tuple[Ints, slice],
+) -> pa.Table:
+    """The records of some units, whose shards are numbered; a column of strings holds two gigabytes at most."""
+    (roster, verdicts), (numbers, part) = known, chosen
+    shard = numbers[part]
+    low, high = (int(shard[0]), int(shard[-1]) + 1) if len(shard) else (0, 0)
+    near = shards[low:high]
+    rows = verdicts.kept[tasks.row[part]]
     columns = {
-        "shard": pa.array(numbers),
-        "sha256": _words([shard.sha256 for shard in shards], numbers),
-        "split": _words([shard.split for shard in shards], numbers),
-        "task_digest": _words([shard.task_digest for shard in shards], numbers),
+        "shard": pa.array(shard),
+        "sha256": _words([entry.sha256 for entry in near], shard - low),
+        "split": _words([entry.split for entry in near], shard - low),
+        "task_digest": _words([entry.task_digest for entry in near], shard - low),
         "uid": _hex(roster.uids[rows]),
         "source_id": _words([kind.source_id for kind in roster.kinds], roster.kind[rows]),
-        "start": pa.array(tasks.start.astype(np.int64)),
-        "stop": pa.array(tasks.stop.astype(np.int64)),
-        "samples": pa.array(counts),
+        "start": pa.array(tasks.start[part].astype(np.int64)),
+        "stop": pa.array(tasks.stop[part].astype(np.int64)),
+        "samples": pa.array(counts[part]),
     }
     return pa.table(columns, schema=_RECORDS)
 

@@ -72,5 +72,14 @@ def preview(recipe: Recipe, inputs: Inputs, planned: Planned, store: MixtureStor
         tasks_cached=sum(store.cached_task(digest) is not None for digest in planned.digests) if store else 0,
         estimated_bytes=planned.tasks.bytes,
         unit=recipe.mix.unit,
-        shares=shares(recipe, planned.offered, samples),
+        shares=shares(recipe, planned.offered, _drawn(planned) or samples),
     )
+
+
+def _drawn(planned: Planned) -> dict[str, float]:
+    """How often an epoch of a scheduled mix draws from each source; empty for a baked one."""
+    found: dict[str, float] = {}
+    for stage in (planned.schedule or {}).get("stages", ()):
+        for name, share in stage["shares"].items():
+            found[name] = found.get(name, 0.0) + stage["draws"] * share
+    return found

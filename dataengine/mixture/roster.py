@@ -19,7 +19,7 @@ from dataengine.embodiment import Card
 from dataengine.errors import SpecError
 from dataengine.lake_rows import Head, Status
 from dataengine.plan import SPLITS
-from dataengine.specs.converter import SourceInfo
+from dataengine.specs.source import SourceInfo
 
 STATUSES: tuple[Status, ...] = ("ok", "dropped", "quarantined")
 _WIDTH = 32

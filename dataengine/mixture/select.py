@@ -82,6 +82,12 @@ def select(recipe: Recipe, lake: Lake) -> Inputs:
     return Inputs(lake, snapshot, roster, roster.digest())
 
 
+def vacant(recipe: Recipe, lake: Lake) -> list[str]:
+    """The recipe's sources of which the lake shows no row: what they chose was forgotten, or never came in."""
+    snapshot = lake.snapshot()
+    return [source.entry for source in recipe.sources if not any(map(bool, _rows(source, lake, snapshot)))]
+
+
 def _rows(source: RecipeSource, lake: Lake, snapshot: Snapshot) -> Iterator[list[Head]]:
     """The rows of a source; with `where` what could not be read stays, so that it is accounted for."""
     clauses = [f"converter = {_quoted(source.converter)}"] if source.converter is not None else []

@@ -65,6 +65,7 @@ def make_tasks(recipe: Recipe, candidates: Iterable[Candidate] | Candidates, pin
         for name, low, high in _leaves(rest, order, sums, (int(edges[number]), int(edges[number + 1])), recipe):
             leaves.append((low, high))
             places.append((split, f"{bucket:05d}{name}", source))
+    del sizes, sums, group, rest  # of ten million episodes they are half a gigabyte
     return _counted(recipe.seed, found, units, order, leaves, places)
 
 

@@ -118,9 +118,11 @@ def _shares(
     samples = {entry: sum(row["samples"] for row in rows) for entry, rows in by_entry.items()}
     found = shares(recipe, offered, samples)
     drawn = _drawn(version)
-    plan = {
-        name: offer.size(recipe.mix.unit) * version.manifest.pins.rates.get(name, 0) for name, offer in offered.items()
-    }
+    if drawn is not None:  # epochs are of the train split alone
+        train = {entry: [row for row in rows if row["split"] == "train"] for entry, rows in by_entry.items()}
+        offered = {entry: _offer(version, recipe, entry, rows) for entry, rows in train.items()}
+    rates = version.manifest.pins.rates
+    plan = {name: offer.size(recipe.mix.unit) * rates.get(name, 0) for name, offer in offered.items()}
     whole = sum(plan.values()) or 1.0
     return {
         name: (asked, plan.get(name, 0.0) / whole, got if drawn is None else drawn.get(name, 0.0))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from dataengine.credentials import refuse_credentials
 from dataengine.documents import Strict, find_spec, load_yaml
 from dataengine.embodiment import Status
 from dataengine.episode import Family, LabelKind
@@ -18,6 +19,7 @@ from dataengine.geometry import FORM_WIDTH, RotationForm
 from dataengine.schema import unified
 from dataengine.specs.camera import CameraSpec, PoseSpec
 from dataengine.specs.derive import Derive, ManoPca
+from dataengine.specs.source import SourceInfo
 
 SCALE_TO_SI: dict[str, dict[str, float]] = {
     "m": {"m": 1.0, "cm": 0.01, "mm": 0.001},
@@ -29,30 +31,6 @@ SCALE_TO_SI: dict[str, dict[str, float]] = {
     "N m": {"N m": 1.0},
     "N": {"N": 1.0},
 }
-
-
-class SourceInfo(Strict):
-    """The upstream data set: identity, licence, terms, consent. What nobody knows is "unknown", never blank."""
-
-    name: str
-    url: str
-    revision: str
-    license: str
-    license_evidence: str
-    terms_url: str = "unknown"
-    creator: str = "unknown"
-    citation: str = "unknown"
-    usage: str = "unknown"
-    consent: str = "unknown"
-    deidentification: str = "unknown"
-    synthetic: bool
-    commercial_ok: Literal["yes", "no", "unknown"] = "unknown"
-    tags: tuple[str, ...] = ()
-
-    def canonical(self) -> Any:
-        """Without `tags` where there are none: lakes of before there were any stay current."""
-        document = super().canonical()
-        return document if self.tags else {name: value for name, value in document.items() if name != "tags"}
 
 
 class FormatChoice(Strict):
@@ -305,6 +283,7 @@ class Converter(Strict):
                 raise ValueError("a slot is mapped twice")
         self._check_hand_pca()
         self._check_cameras()
+        self.source.check()
         return self
 
     def _check_cameras(self) -> None:
@@ -331,13 +310,15 @@ class Converter(Strict):
         each = {"__all__": {"expected"}}
         plain = self.model_dump(mode="json", exclude={"state": each, "action": each, "views": each})
         views = [{k: v for k, v in view.items() if k != "camera" or v is not None} for view in plain["views"]]
-        return {**plain, "source": self.source.canonical(), "views": views}
+        return {**plain, "source": self.source.stated(), "views": views}
 
 
 def load_converter(name: str) -> Converter:
     """A shipped converter by name, or a file by path. Mistakes are a `SpecError` naming every wrong field."""
     path = find_spec("converters", name)
-    return Converter.parse(load_yaml(path), str(path))
+    document = load_yaml(path)
+    refuse_credentials(document, str(path))
+    return Converter.parse(document, str(path))
 
 
 def rotation_width(spec: RotationSpec) -> int:

@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from dataengine.credentials import refuse_credentials
 from dataengine.documents import Strict, find_spec, inline_files, load_yaml, spec_files, substitute
 from dataengine.errors import SpecError
 from dataengine.layouts.spec import LayoutSpec
 from dataengine.specs.normalization import NormalizationSpec
+from dataengine.specs.policy import AllowSpec
 from dataengine.specs.prompts import PromptForm, load_form
 
 Split = Literal["train", "valid"]
@@ -313,13 +315,16 @@ class RecipeSource(Strict):
     docs/recipes.md for columns).
     `cap` limits the samples (or what they amount to in `cap_unit`) by a lower rate. `accept` names reasons for bad
     input that is known and fine. `split: train` (`valid`) pins the source to one. `require`, `window`,
-    `prompt` and `images` override the recipe's.
+    `prompt` and `images` override the recipe's. `record` is the file of a source record, beside the recipe's own: raw
+    data that differ from it are left out. `override` says why the source may be in although `allow` does not let it.
     """
 
     converter: str | None = None
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     select: Selection | None = None
     path: str | None = None
+    record: str | None = None
+    override: str = Field(default="", max_length=1000)
     where: str | None = Field(default=None, max_length=4096)
     weight: float = Field(default=1.0, gt=0)
     cap: float | None = Field(default=None, gt=0)
@@ -339,6 +344,8 @@ class RecipeSource(Strict):
             raise ValueError("a source has either a `converter` or a `select`")
         if self.select is not None and (self.name is None or self.path is not None):
             raise ValueError("a `select` over the lake has a `name`, and no `path`")
+        if self.record is not None and self.path is None:
+            raise ValueError("a `record` goes with the `path` whose files it names")
         return self
 
     @property
@@ -387,6 +394,7 @@ class Recipe(Strict):
     seed: int = 0
     sources: tuple[RecipeSource, ...] = Field(min_length=1)
     require: tuple[Requirement, ...] = ("view", "language")
+    allow: AllowSpec | None = None
     filters: tuple[Mapping[str, Any], ...] = ()
     steps: tuple[Mapping[str, Any], ...] = ()
     guard: Guard | None = Guard()
@@ -467,6 +475,7 @@ class Recipe(Strict):
         document.pop("description")
         for source in document["sources"]:
             source.pop("path")
+            source.pop("record")
             _without(source, RecipeSource, _LATER["sources"])
         if document["normalization"]["reuse"] is not None:
             document["normalization"]["reuse"].pop("path")
@@ -508,8 +517,8 @@ class Recipe(Strict):
 
 
 _LATER: Mapping[str, tuple[str, ...]] = {
-    "recipe": ("samples", "layout"),
-    "sources": ("name", "select", "images"),
+    "recipe": ("samples", "layout", "allow"),
+    "sources": ("name", "select", "images", "override"),
     "mix": ("vision_language", "max_repeats", "stages"),
     "split": ("pinned",),
     "images": (),
@@ -521,7 +530,7 @@ _LATER: Mapping[str, tuple[str, ...]] = {
 def _without(document: dict[str, Any], model: type[Strict], names: tuple[str, ...]) -> None:
     for name in names:
         default = model.model_fields[name].default
-        if document.get(name) in (default.canonical() if isinstance(default, Strict) else default, None, [], {}):
+        if document.get(name) in (default.canonical() if isinstance(default, Strict) else default, None, [], {}, ""):
             document.pop(name, None)
 
 
@@ -533,10 +542,12 @@ def load_recipe(name: str, parameters: Mapping[str, str]) -> Recipe:
     """
     path = find_spec("pipelines", name)
     text = load_yaml(path)
+    refuse_credentials(text, str(path))
     unused = [key for key in parameters if f"${{{key}}}" not in _strings(text)]
     if unused:
         raise SpecError(f"the recipe uses no ${{{unused[0]}}}", where=str(path), fix="check the --set option")
     document = inline_files(substitute(text, parameters, str(path)), path.parent, str(path))
+    refuse_credentials(document, str(path))
     return Recipe.parse(document, str(path))
 
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dataengine.documents import Strict, sha256_json
+from dataengine.specs.source import UNKNOWN
 
 LEDGER_STATUS = Literal["kept", "dropped"]
 
 
-_LATER = ("statistics_sha256", "made", "schedule")
+_LATER = ("statistics_sha256", "made", "schedule", "policy")
 
 
 class UnitInput(Strict):
@@ -96,6 +97,29 @@ class SourceSummary(Strict):
     episodes_kept: int
     episodes_dropped: int
     samples: int
+    license_evidence: str = UNKNOWN
+    creator: str = UNKNOWN
+    citation: str = UNKNOWN
+    usage: str = UNKNOWN
+    withdrawal_contact: str = UNKNOWN
+    deidentification: str = UNKNOWN
+    collection: str = UNKNOWN
+    personal_information: str = UNKNOWN
+    tags: tuple[str, ...] = ()
+    record_sha256: str = ""
+    """Of the source record whose digests the raw files were checked against; empty where none was given."""
+
+    def canonical(self) -> Any:
+        """Without what earlier versions did not have where it says nothing: their digests stay."""
+        usual = {name: self.__class__.model_fields[name].default for name in _FACTS}
+        document = super().canonical()
+        return {name: value for name, value in document.items() if name not in usual or value not in (usual[name], [])}
+
+
+_FACTS = (
+    *("license_evidence", "creator", "citation", "usage", "withdrawal_contact", "deidentification"),
+    *("collection", "personal_information", "tags", "record_sha256"),
+)
 
 
 class Pins(Strict):
@@ -138,10 +162,13 @@ class Manifest(Strict):
     """With what: conversions (converter and card) with their episodes, steps by source with versions, encoders."""
     schedule: Mapping[str, Any] | None = None
     """Draws of an epoch and shares by source and stage, where the mix is scheduled."""
+    policy: Mapping[str, Any] | None = None
+    """`allow` of the recipe, and `overrides`: what it does not allow and was let in, by whom and why."""
 
     def canonical(self) -> Any:
         """Without what earlier versions did not have: their digests stay."""
-        document = {**super().canonical(), "pins": self.pins.canonical()}
+        sources = [source.canonical() for source in self.sources]
+        document = {**super().canonical(), "pins": self.pins.canonical(), "sources": sources}
         document = {name: value for name, value in document.items() if name not in _LATER or value is not None}
         if self.schedule is None:
             for shard in document["shards"]:
@@ -153,7 +180,10 @@ class Manifest(Strict):
         return sum(shard.samples for shard in self.shards)
 
     def content_digest(self) -> str:
-        """Equal for versions with the same content: shards, statistics, ledger."""
+        """Equal for versions with the same content: shards, statistics, ledger; records of sources and overrides."""
         shards = [[shard.split, shard.bucket, shard.sha256] for shard in self.shards]
-        drawn = [] if self.schedule is None else [self.schedule]
-        return sha256_json([shards, self.normalization_sha256, self.ledger_sha256, *drawn])
+        said: list[Any] = [] if self.schedule is None else [self.schedule]
+        said += [] if self.policy is None else [{"policy": self.policy}]
+        records = {source.source_id: source.record_sha256 for source in self.sources if source.record_sha256}
+        said += [{"records": records}] if records else []
+        return sha256_json([shards, self.normalization_sha256, self.ledger_sha256, *said])

@@ -223,6 +223,7 @@ def test_no_byte_is_left(
 
     indexed = {table: len(list((lake / table / "_indices").iterdir())) for table in ("episodes.lance", "media.lance")}
     assert all(indexed.values())
+    known.keep("a-version-elsewhere", known.snapshot())
     looked = api.purge(lake, mixtures=[mixture])
     assert not looked.removed
     assert left([lake, mixture], traces)
@@ -231,6 +232,8 @@ def test_no_byte_is_left(
     assert left([lake, mixture], traces) == set()
     assert result.mixtures[0].versions == ["v0001"]
     assert api.verify(str(mixture)).problems == []
+    assert Lake(lake).kept() == {"a-version-elsewhere": Lake(lake).snapshot()}
+    assert all(len(lance.dataset(str(lake / table)).versions()) == 1 for table in indexed)
     now = own_frames(lake)
     assert now.keys() == frames.keys() - {gone.upstream_id}
     for name in now:
@@ -337,6 +340,26 @@ def test_a_source_is_forgotten_whole(recipe: Path, tmp_path: Path, pusht_raw: Pa
     assert (result.lake.episodes, result.finds, result.mixtures[0].left) == (6, [], [])
     report = api.ingest(pusht_raw, "pusht_lerobot", lake, workers=1)
     assert (report.added, len(report.forgotten)) == (0, 6)
+
+
+def test_a_source_that_is_emptied_leaves_the_recipe(tmp_path: Path, pusht_raw: Path, data: Path) -> None:
+    lake, mixture, both = tmp_path / "L", tmp_path / "M", tmp_path / "both.yaml"
+    api.ingest(pusht_raw, "pusht_lerobot", lake, workers=1)
+    api.ingest(data / "simulation/robosuite_1.5.2_lift", "robosuite_lift_152", lake, workers=1)
+    groups = "[{name: a, weight: 1, sources: [pusht_lerobot]}, {name: b, weight: 1, sources: [robosuite_lift_152]}]"
+    both.write_text(
+        RECIPE.replace(', path: "${data}"', "").replace("window:", "  - {converter: robosuite_lift_152}\nwindow:")
+        + f"mix: {{weights: share, groups: {groups}}}\n"
+    )
+    api.build(str(both), lake, mixture, workers=1)
+    source = next(head.source_id for head in Lake(lake).heads() if head.converter == "pusht_lerobot")
+    outcome = api.forget(lake, reason="test", source=source, mixtures=[mixture], workers=1).mixtures[0]
+    assert (outcome.version, outcome.left_out, outcome.note) == ("v0002", ["pusht_lerobot"], "")
+    manifest = MixtureStore(mixture).manifest("v0002")[1]
+    assert [entry["converter"] for entry in manifest.recipe["sources"]] == ["robosuite_lift_152"]
+    assert [group["name"] for group in manifest.recipe["mix"]["groups"]] == ["b"]
+    result = api.purge(lake, mixtures=[mixture], delete=True)
+    assert (result.finds, result.mixtures[0].left) == ([], ["v0002"])
 
 
 def test_the_receipt_tells_nothing_of_the_episode(tmp_path: Path, pusht_raw: Path) -> None:

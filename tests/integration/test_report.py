@@ -190,6 +190,7 @@ def test_composition_is_offered_by_every_part(opened: Open, shown: Path, truth: 
         for name in by.locator("option").all_inner_texts():
             by.select_option(name)
             seen.page.locator("#mixture details").last.locator("summary").click()
+            seen.page.locator("#mixture details table").wait_for()
             listed = {row[name]: figure(row["samples"]) for row in table(seen.page, f"By {name}, samples")}
             assert sum(listed.values()) == truth["samples"]
             if name == "family":
@@ -789,6 +790,31 @@ def test_requested_and_planned_shares_by_hand(made: Path) -> None:
     for name in ("requested", "planned", "realized"):
         assert sum(source[name] for source in sources) == pytest.approx(1, abs=1e-4)
     assert page(document) == page(document)
+
+
+def test_segments_and_scheduled_mixes_are_shown(opened: Open, made: Path, tmp_path: Path) -> None:
+    """Shards of one source with whole segments: windows are cut for the page, shares are those of an epoch's draws."""
+    text = (made.parent / "recipe.yaml").read_text()
+    text += "mix: {mode: scheduled, weights: share, samples: 200}\nsamples: {kind: episode}\n"
+    recipe = made.parent / "scheduled.yaml"
+    recipe.write_text(text)
+    raw = {"data": str(made.parent / "raw")}
+    api.build(str(recipe), made.parent / "lake", tmp_path / "M", engine="local", parameters=raw)
+    store, name = versioned(tmp_path / "M", "v0001")
+    document = collect(Version.read(store, name), None, 2, lambda *_: None)
+    sources = document.summary["sources"]
+    schedule = store.manifest(name)[1].schedule
+    assert schedule is not None
+    assert document.summary["totals"]["draws"] == schedule["draws"] > 100
+    for source in sources:
+        share = schedule["stages"][0]["shares"][source["entry"]]
+        assert source["realized"] == pytest.approx(share, rel=1e-4)
+        assert source["planned"] == pytest.approx(share, abs=1e-3)
+        assert source["requested"] == pytest.approx(1 / len(sources), rel=1e-4)
+    keys = [sample["key"] for sample in document.samples]
+    assert len(set(keys)) == len(keys) == 2 * len(sources)
+    with opened(api.report(str(tmp_path / "M"), out=tmp_path / "s.html", samples=1)) as seen:
+        assert "draws in an epoch" in seen.page.locator("#overview .tiles").inner_text()
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "dataengine"
 LEVELS = [
     {"errors"},
-    {"documents"},
+    {"credentials", "documents"},
     {"schema", "storage", "plugins"},
     {"camera", "episode", "embodiment", "geometry", "timeline", "images", "video"},
     {"transforms", "normalization", "evidence", "formats", "fixtures", "layouts", "shards", "specs"},
-    {"catalogue", "convert", "plan", "schedule", "shuffle", "weights", "lake_rows", "inspection", "reading"},
+    {"catalogue", "convert", "plan", "schedule", "shuffle", "weights", "lake_rows", "inspection", "reading", "sources"},
     {"engine", "lake"},
     {"ingest", "relabel", "mixture", "provenance", "report", "loader"},
     {"api"},

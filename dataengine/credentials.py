@@ -1,0 +1,89 @@
+"""No credential enters a document or leaves in a text.
+
+Addresses that hold one (`s3://KEY:SECRET@BUCKET`, `https://HOST/x?token=...`) are refused before anything is read, and
+the error does not show them. What is printed or stored of an error passes `redacted` once more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from dataengine.errors import SpecError
+
+MIN_SECRET = 8
+HIDDEN = "***"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s\"'<>`]+")
+_PARTS = re.compile(r"([^:]+:/{1,2})([^/?#]*)([^?#]*)(.*)", re.DOTALL)
+_NAME = re.compile(
+    r"(^|_)(token|secret|password|passwd|pwd|pw|sig|signature|credentials?|auth|authorization|key|(api|access)_?key(_?id)?"
+    r"|apikey|googleaccessid|awsaccesskeyid)$"
+)
+_VARIABLE = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|PWD|KEY|SIGNATURE)$")
+
+
+def has_credential(text: str) -> bool:
+    """Whether an address in the text holds user information or a parameter that grants access."""
+    return any(_holds(found.group()) for found in _ADDRESS.finditer(text))
+
+
+def _holds(address: str) -> bool:
+    parts = _PARTS.fullmatch(address)
+    if parts is None:
+        return False
+    scheme, host, path, rest = parts.groups()
+    user, at, _ = host.rpartition("@")
+    if at:
+        return ":" in user or not scheme.lower().startswith(("ssh:", "git+ssh:"))
+    password = host.partition(":")[2]
+    if password and not password.isdigit() and "@" in path:  # a secret key may hold slashes
+        return True
+    pairs = (pair.partition("=") for pair in re.split(r"[?#&;]", rest))
+    return any(value and _NAME.search(name.lower().replace("-", "_")) for name, _, value in pairs)
+
+
+def refuse_credentials(value: Any, where: str) -> None:
+    """A `SpecError` that names the field, and not its text, when a document (or one string) holds such an address."""
+    for field, text in _strings(value, ""):
+        if has_credential(text):
+            raise SpecError(
+                f"{field}: an address with a credential in it" if field else "an address with a credential in it",
+                where=where,
+                fix="take user, password and tokens out of the address: credentials come from the environment"
+                " (AWS_ACCESS_KEY_ID, a profile, the protocol's own settings)",
+            )
+
+
+def _strings(value: Any, at: str) -> list[tuple[str, str]]:
+    if isinstance(value, str):
+        return [(at, value)]
+    if isinstance(value, dict):
+        items = [(str(key), item) for key, item in value.items()]
+        keys = [(at, key) for key, _ in items]
+        return keys + [pair for key, item in items for pair in _strings(item, f"{at}.{key}" if at else key)]
+    if isinstance(value, list | tuple):
+        return [pair for number, item in enumerate(value) for pair in _strings(item, f"{at}.{number}" if at else "")]
+    return []
+
+
+def redacted(text: str) -> str:
+    """The text without credentials in addresses, and without the values of the environment's secrets."""
+    text = _ADDRESS.sub(lambda found: _clean(found.group()), text)
+    for name, value in os.environ.items():
+        if len(value) >= MIN_SECRET and _VARIABLE.search(name.upper()):
+            text = text.replace(value, HIDDEN)
+    return text
+
+
+def _clean(address: str) -> str:
+    if not _holds(address):
+        return address
+    parts = _PARTS.fullmatch(address)
+    if parts is None:
+        return HIDDEN
+    scheme, host, path, rest = parts.groups()
+    if "@" in path and ":" in host:
+        return f"{scheme}{HIDDEN}@{path.rpartition('@')[2]}" + (f"?{HIDDEN}" if rest else "")
+    host = f"{HIDDEN}@{host.rpartition('@')[2]}" if "@" in host else host
+    return f"{scheme}{host}{path}" + (f"?{HIDDEN}" if rest else "")
