@@ -343,7 +343,7 @@ def requests(small: dict[str, Any], shards: float, given: argparse.Namespace) ->
     price = writes * PUT_PRICE + reads * GET_PRICE
     print(f"S3 requests a shard: {told}; at size {writes:,.0f} writes and {reads:,.0f} reads, ${price:,.0f};"
           f" at one prefix's limit {writes / PUT_SECOND / 60:,.1f} and {reads / GET_SECOND / 60:,.1f} minutes;"
-          f"\n  the driver looks for each task's record by itself: {shards * given.latency / 3600:,.1f} hours at"
+          f"\n  the driver looks for 32 tasks' records at a time: {shards * given.latency / 32 / 3600:,.2f} hours at"
           f" {given.latency * 1000:.0f} ms each")  # fmt: skip
     print(f"  committing: {dict(small['requests']['commit'])}")
 

@@ -15,6 +15,7 @@ from dataengine.errors import SpecError
 MIN_SECRET = 8
 HIDDEN = "***"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s\"'<>`]+")
+_CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]+:/)")
 _PARTS = re.compile(r"([^:]+:/{1,2})([^/?#]*)([^?#]*)(.*)", re.DOTALL)
 _NAME = re.compile(
     r"(^|_)(token|secret|password|passwd|pwd|pw|sig|signature|credentials?|auth|authorization|key|(api|access)_?key(_?id)?"
@@ -29,18 +30,28 @@ def has_credential(text: str) -> bool:
 
 
 def _holds(address: str) -> bool:
+    return any(_one_holds(part) for part in _CHAIN.split(address))
+
+
+def _one_holds(address: str) -> bool:
     parts = _PARTS.fullmatch(address)
     if parts is None:
         return False
     scheme, host, path, rest = parts.groups()
     user, at, _ = host.rpartition("@")
     if at:
-        return ":" in user or not scheme.lower().startswith(("ssh:", "git+ssh:"))
-    password = host.partition(":")[2]
-    if password and not password.isdigit() and "@" in path:  # a secret key may hold slashes
-        return True
+        return ":" in user or not scheme.lower().startswith(("ssh:", "git+ssh:", "s3:"))
+    if not host.startswith(("[", "arn:")):
+        _, _, port = host.partition(":")
+        if port and (not port.isdigit() or _hides(scheme, path)):
+            return True
     pairs = (pair.partition("=") for pair in re.split(r"[?#&;]", rest))
     return any(value and _NAME.search(name.lower().replace("-", "_")) for name, _, value in pairs)
+
+
+def _hides(scheme: str, path: str) -> bool:
+    """Whether what looks like a path holds the end of a secret key, which may have slashes; only the web has ports."""
+    return "@" in path and not scheme.lower().startswith("http")
 
 
 def refuse_credentials(value: Any, where: str) -> None:
@@ -77,13 +88,19 @@ def redacted(text: str) -> str:
 
 
 def _clean(address: str) -> str:
-    if not _holds(address):
-        return address
+    """An address without its credentials; of a chain of addresses each."""
+    return "::".join(_one_clean(part) if _one_holds(part) else part for part in _CHAIN.split(address))
+
+
+def _one_clean(address: str) -> str:
     parts = _PARTS.fullmatch(address)
     if parts is None:
         return HIDDEN
     scheme, host, path, rest = parts.groups()
-    if "@" in path and ":" in host:
-        return f"{scheme}{HIDDEN}@{path.rpartition('@')[2]}" + (f"?{HIDDEN}" if rest else "")
-    host = f"{HIDDEN}@{host.rpartition('@')[2]}" if "@" in host else host
-    return f"{scheme}{host}{path}" + (f"?{HIDDEN}" if rest else "")
+    _, colon, port = host.partition(":")
+    body = host + path
+    if "@" in host or (colon and _hides(scheme, path)):
+        body = f"{HIDDEN}@{body.rpartition('@')[2]}"
+    elif colon and not port.isdigit() and not host.startswith(("[", "arn:")):
+        body = HIDDEN
+    return f"{scheme}{body}" + (f"?{HIDDEN}" if rest else "")

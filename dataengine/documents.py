@@ -129,7 +129,16 @@ def load_yaml(path: Path) -> Any:
     try:
         return yaml.load(data, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, made stricter
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(f"not valid YAML: {error}", where=str(path), fix="correct the file") from None
+        raise SpecError(f"not valid YAML: {_told(error)}", where=str(path), fix="correct the file") from None
+
+
+def _told(error: Exception) -> str:
+    """What is wrong and where, without the line itself: it may hold what no output should."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+    mark = error.problem_mark
+    place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+    return f"{', '.join(filter(None, (error.context, error.problem)))}{place}"
 
 
 def load_json(data: bytes, where: str) -> Any:

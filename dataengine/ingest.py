@@ -22,6 +22,7 @@ from dataengine.lake import Forgotten, Lake, clean
 from dataengine.lake.care import tend
 from dataengine.lake_rows import Failure, Head
 from dataengine.reading import failure, read_chunk
+from dataengine.sources import SourceRecord, compare
 from dataengine.specs.converter import Converter
 from dataengine.storage import SourceRoot, local_source, root_and_files
 from dataengine.transforms.language import bad_name
@@ -39,7 +40,8 @@ Known = Mapping[str, list[tuple[str, str]]]
 class IngestReport:
     """What an ingest did. `standing` names failures of earlier ingests that this one neither met nor settled.
 
-    `forgotten` names episodes that a tombstone keeps out: they are neither added nor failures.
+    `forgotten` names episodes that a tombstone keeps out: they are neither added nor failures. `restated` counts rows
+    that were there and now tell what the source record says.
     """
 
     source_id: str
@@ -51,6 +53,7 @@ class IngestReport:
     failures: list[Failure] = field(default_factory=list)
     standing: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    restated: int = 0
 
     @property
     def changed(self) -> bool:
@@ -65,34 +68,74 @@ def ingest(
     progress: Progress | None = None,
     *,
     dry_run: bool = False,
+    record: SourceRecord | None = None,
+    hashing: Progress | None = None,
 ) -> IngestReport:
     """Bring the source at `path` into `lake`. A dry run reads everything and writes nothing; it needs no lake.
 
-    A source elsewhere (`s3://`, `hf://`, ...) is read through a folder that is thrown away. Raises `ConflictError` when
-    another converter made what the lake holds of the source.
+    With a `record` every file is hashed first (`hashing` is told of it): what was read from a file that is not the
+    recorded one is a failure, and rows tell the record's facts and digest. A source elsewhere (`s3://`, `hf://`, ...)
+    is read through a folder that is thrown away. Raises `ConflictError` when another converter made what the lake holds
+    of the source.
     """
     with ExitStack() as stack:
         if lake is not None and not dry_run:
             stack.enter_context(lake.ingesting())
         local = stack.enter_context(local_source(path))
-        return _ingest(local, conversion, lake, engine, progress, dry_run=dry_run)
+        root, only = root_and_files(local)
+        if record is None:
+            return _ingest(root, only, conversion, lake, engine, progress, dry_run=dry_run)
+        conversion = record.stated_for(conversion)
+        checked = _Checked(record, compare(record, root, only, hashing).errors())
+        return _ingest(root, only, conversion, lake, engine, progress, dry_run=dry_run, checked=checked)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A source record, and why files at hand are not the recorded ones."""
+
+    record: SourceRecord
+    wrong: Mapping[str, EpisodeError]
+
+    def sound(self, refs: Sequence[EpisodeRef], report: IngestReport) -> list[EpisodeRef]:
+        """The refs whose files are as recorded; of the others, and of files that no ref names, the report tells."""
+        kept, told = [], set()
+        for ref in refs:
+            names = [name for name in ref.files if name in self.wrong]
+            told |= set(names)
+            if names:
+                report.failures.append(failure("episode", ref.upstream_id, self.wrong[names[0]]))
+            else:
+                kept.append(ref)
+        for name in self.wrong.keys() - told:
+            report.failures = [entry for entry in report.failures if (entry.unit, entry.upstream_id) != ("file", name)]
+            report.failures.append(failure("file", name, self.wrong[name]))
+        return kept
+
+    def read(self, episode: Episode) -> Episode | Failure:
+        """An episode that was read from recorded bytes, or why it was not."""
+        error = self.record.check_read(episode.files)
+        return episode if error is None else failure("episode", episode.upstream_id, error)
 
 
 def _ingest(
-    path: Path,
+    root: SourceRoot,
+    only: str | None,
     conversion: Conversion,
     lake: Lake | None,
     engine: Engine,
     progress: Progress | None,
     *,
     dry_run: bool,
+    checked: _Checked | None = None,
 ) -> IngestReport:
     converter = conversion.converter
-    root, only = root_and_files(path)
     if lake is not None:
         _check_same_converter(lake, converter)
     report = IngestReport(converter.source_id, converter.name)
     refs = _scan(root, only, converter, report)
+    if checked is not None:
+        refs = checked.sound(refs, report)
     report.scanned = len(refs) + len(report.failures)
     known = lake.known(converter.source_id) if lake is not None else {}
     forgotten = lake.tombstones() if lake is not None else Forgotten()
@@ -102,7 +145,8 @@ def _ingest(
     batch = _Batch(None if dry_run else lake, conversion, report, known)
     read_well: set[str] = set()
     for done, found in enumerate(_outcomes(root, conversion, refs, known, engine), start=1):
-        outcome = _cleaned(found, forgotten) if isinstance(found, Episode) else found
+        read = checked.read(found) if checked is not None and isinstance(found, Episode) else found
+        outcome = _cleaned(read, forgotten) if isinstance(read, Episode) else read
         if isinstance(outcome, Failure):
             report.failures.append(outcome)
         elif isinstance(outcome, Episode):
@@ -124,6 +168,8 @@ def _ingest(
         if not dry_run:
             well = read_well | {name for ref in refs for name in ref.files}
             _commit_failures(lake, conversion, report, fresh, _Seen(well, root if only is None else None))
+            if checked is not None:
+                report.restated = lake.restate(conversion, read_well)
             if report.changed:
                 tend(lake)
     return report

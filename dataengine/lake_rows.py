@@ -172,9 +172,10 @@ class Head:
 
     @property
     def content(self) -> str:
-        """sha256 of what decides the row's content: not versions, not row order."""
+        """sha256 of what decides the row's content, its source record among it: not versions, not row order."""
         streams = sorted(info.digest for info in self.media)
-        return sha256_json([self.uid, self.conversion_digest, self.status, self.reason, streams])
+        record = [self.source.record_sha256] if self.source.record_sha256 else []
+        return sha256_json([self.uid, self.conversion_digest, self.status, self.reason, streams, *record])
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Head:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dataengine.convert import Conversion, convert, episode_uid
+from dataengine.credentials import redacted
 from dataengine.documents import sha256_bytes
 from dataengine.episode import Episode
 from dataengine.errors import BadInput
@@ -43,4 +44,4 @@ def failure(unit: Literal["episode", "file"], name: str, error: BadInput, place:
     shown = printable(name, MAX_NAME)
     if shown != name:
         shown += f" [{sha256_bytes(name.encode(errors='surrogatepass'))[:8]}]"
-    return Failure(unit, shown, error.reason, printable(what, MAX_WHAT))
+    return Failure(unit, shown, error.reason, printable(redacted(what), MAX_WHAT))

@@ -9,7 +9,7 @@ for all by which the mixture has `mix.samples` samples, or as many as all source
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,12 +179,37 @@ def in_stage(recipe: Recipe, stage: StageSpec) -> Recipe:
 def _inherited(recipe: Recipe, earlier: Pins | None, earlier_recipe: object) -> dict[str, float]:
     if earlier is None or not isinstance(earlier_recipe, Mapping):
         return {}
-    if earlier_recipe.get("mix") != recipe.resolved()["mix"]:
-        return {}
     sources = earlier_recipe.get("sources", ())
     before = {entry.get("name") or entry["converter"]: _weighing(entry) for entry in sources}
     now = {source.entry: _weighing(source.canonical()) for source in recipe.sources}
+    mix = earlier_recipe.get("mix")
+    if not isinstance(mix, Mapping) or _without(mix, before.keys() - now.keys()) != recipe.resolved()["mix"]:
+        return {}
     return {name: rate for name, rate in earlier.rates.items() if name in now and before.get(name) == now[name]}
+
+
+def _without(mix: Mapping[str, Any], gone: Collection[str]) -> dict[str, Any]:
+    """A mix whose groups and stages do not name sources that are gone: what is left keeps its rates."""
+    groups = list(_groups_without(mix.get("groups", ()), gone))
+    found = {**mix, "groups": groups}
+    if "stages" in mix:
+        found["stages"] = [
+            {
+                **stage,
+                "weights": {name: weight for name, weight in stage["weights"].items() if name not in gone},
+                "groups": list(_groups_without(stage["groups"], gone)),
+            }
+            for stage in mix["stages"]
+        ]
+    return found
+
+
+def _groups_without(groups: Iterable[Mapping[str, Any]], gone: Collection[str]) -> Iterator[dict[str, Any]]:
+    for group in groups:
+        sources = [name for name in group["sources"] if name not in gone]
+        inner = list(_groups_without(group["groups"], gone))
+        if sources or inner:
+            yield {**group, "sources": sources, "groups": inner}
 
 
 def _weighing(source: Mapping[str, object]) -> tuple[object, ...]:

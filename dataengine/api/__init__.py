@@ -14,14 +14,16 @@ from dataengine.api.catalog import (
 )
 from dataengine.api.catalogues import catalogue_export, catalogue_show, forecast, list_catalogues
 from dataengine.api.common import EngineName, Tell
-from dataengine.api.forgetting import forget, lake_gc, purge
+from dataengine.api.forgetting import forget, lake_gc, lake_kept, purge
 from dataengine.api.lakes import lake_list, lake_remove, stale
 from dataengine.api.report import report
 from dataengine.api.schedules import RepeatedUrls, repeated_urls, schedule
+from dataengine.api.sources import Added, source_add, source_check, source_show
 from dataengine.api.statistics import stats_check, stats_export, stats_show
 from dataengine.api.versions import (
     audit,
     diff,
+    documents,
     gc,
     log,
     mixtures,
@@ -36,6 +38,7 @@ from dataengine.api.versions import (
 )
 
 __all__ = [
+    "Added",
     "BuildOutcome",
     "EngineName",
     "RepeatedUrls",
@@ -45,12 +48,14 @@ __all__ = [
     "catalogue_export",
     "catalogue_show",
     "diff",
+    "documents",
     "forecast",
     "forget",
     "gc",
     "ingest",
     "inspect",
     "lake_gc",
+    "lake_kept",
     "lake_list",
     "lake_remove",
     "list_catalogues",
@@ -73,6 +78,9 @@ __all__ = [
     "schedule",
     "show_embodiment",
     "show_layout",
+    "source_add",
+    "source_check",
+    "source_show",
     "stale",
     "stats_check",
     "stats_export",

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dataengine.api.common import EngineName, Tell, bound, chosen_engine, mano_folder, silent
 from dataengine.convert import Conversion
 from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
-from dataengine.errors import SpecError
+from dataengine.errors import SpecError, StorageError
 from dataengine.ingest import IngestReport
 from dataengine.ingest import ingest as run_ingest
-from dataengine.lake import Lake, ScratchLake
+from dataengine.lake import Lake, ScratchLake, keep_name
 from dataengine.lake_rows import Failure
 from dataengine.mixture import build as building
 from dataengine.mixture import runs
@@ -25,14 +26,17 @@ from dataengine.mixture import trial as trying
 from dataengine.mixture.build import BuildReport
 from dataengine.mixture.collect import building as build_lease
 from dataengine.mixture.estimate import Stages, complete
+from dataengine.mixture.policy import Overrides, facts_of, judged
 from dataengine.mixture.preview import DryRun, preview
 from dataengine.mixture.select import Inputs, select
 from dataengine.mixture.store import MARKER, MixtureStore, check_version_name
 from dataengine.mixture.trial import Trial, chosen_step
+from dataengine.provenance import documents
 from dataengine.relabel.cache import AnswerCache
 from dataengine.relabel.client import Client, Limits
 from dataengine.relabel.recipes import ask_models, asks
 from dataengine.relabel.stage import Usage
+from dataengine.sources import SourceRecord, load_record
 from dataengine.specs.recipe import Recipe, bound_path
 from dataengine.specs.records import Manifest
 from dataengine.storage import Store, address_of
@@ -46,22 +50,24 @@ def ingest(
     *,
     dry_run: bool = False,
     mano: Path | None = None,
+    record: Path | None = None,
     workers: int | None = None,
     tell: Tell = silent,
 ) -> IngestReport:
     """Bring the raw data at `path` into a lake. A dry run reads and converts everything and writes nothing.
 
     `mano` is the folder of the user's MANO files, else `$DATAENGINE_MANO`; naming it for a converter that derives
-    nothing from them is a `SpecError`.
+    nothing from them is a `SpecError`. `record` is a source record: what differs from it is left out.
     """
     conversion = Conversion.load(converter, mano or mano_folder()) if isinstance(converter, str) else converter
     if mano is not None and not conversion.mano:
         raise SpecError(f"{conversion.converter.name} takes nothing from MANO files", fix="leave out --mano")
-    stage = f"read {conversion.converter.name}"
+    known = load_record(record) if record is not None else None
+    told, hashing = (partial(tell, f"{what} {conversion.converter.name}") for what in ("read", "hash"))
     engine = LocalEngine(workers)
     try:
         target = None if dry_run and not Lake.at(lake) else Lake(lake, create=not dry_run)
-        return run_ingest(path, conversion, target, engine, partial(tell, stage), dry_run=dry_run)
+        return run_ingest(path, conversion, target, engine, told, dry_run=dry_run, record=known, hashing=hashing)
     finally:
         engine.close()
 
@@ -94,20 +100,25 @@ def build(
     task_order: int | None = None,
     single_writer: bool = False,
     rebalance: bool = False,
+    override_policy: str | None = None,
+    allow_unknown_license: bool = False,
     tell: Tell = silent,
 ) -> BuildOutcome:
     """Ingest what the recipe names by path, then build and commit a version of the mixture at `out`.
 
     `task_order` permutes the order in which tasks run; the result does not depend on it. `single_writer` promises that
     nobody else builds there, which a store without conditional writes needs. With `rebalance` rates are resolved anew
-    instead of inherited from the last version.
+    instead of inherited from the last version. What the recipe does not allow of a source is a `PolicyError` before
+    anything is planned, unless `override_policy` says why it may be in; the manifest keeps that.
     """
+    overrides = Overrides(override_policy, allow_unknown_license)
     started, timed = datetime.now(UTC), Stages(tell)
     tell = timed
     check_version_name(version)
     spec, conversions = bound(recipe, parameters)
     _check_places(spec, out)
     _looks(spec)
+    records = _records(spec, conversions, overrides)
     opened = Lake(lake, create=_reads_raw(spec))
     store = MixtureStore(out, create=True, writers="single" if single_writer else "conditional")
     store.check_writers()
@@ -116,12 +127,15 @@ def build(
         stack.enter_context(build_lease(store))
         pool = LocalEngine(workers)
         stack.callback(pool.close)
-        ingests = _ingest_sources(spec, conversions, opened, pool, tell)
+        ingests = _ingest_sources(spec, conversions, opened, pool, tell, records)
         left_out = _left_out(spec, ingests)
+        _reading(stack, opened)
         inputs = select(spec, opened)
+        policy = judged(spec, facts_of(inputs.heads), overrides)
         earlier = _earlier(store)
-        standing = _standing(spec, inputs, store, earlier, version)
+        standing = _standing(spec, inputs, store, earlier, version, policy)
         if standing is not None and not rebalance:
+            _documented(store, standing)
             return BuildOutcome(standing, ingests, "none", left_out)
         chosen = chosen_engine(engine, workers, inputs, pool, store.address)
         stack.callback(chosen.close)
@@ -131,9 +145,21 @@ def build(
         running = building.permuted(chosen, task_order) if task_order is not None else chosen
         planned = building.make_plan(spec, inputs, running, None if rebalance else earlier, tell)
         done = building.execute(spec, inputs, planned, store, running, tell)
-        report = building.commit(spec, inputs, planned, done, store, version)
+        report = building.commit(
+            spec, inputs, planned, done, store, version, policy=policy, describe=partial(documents.write, store)
+        )
         report.tasks_executed, report.tasks_cached = done.executed, len(planned.tasks) - done.executed
-        runs.record(store, report, chosen.name, started, timed.rounded(), _workers(chosen, workers))
+        with suppress(StorageError):  # a lake that may only be read cannot be told what is needed of it
+            opened.keep(keep_name(store.address, report.manifest_sha256), inputs.snapshot)
+        runs.record(
+            store,
+            report,
+            chosen.name,
+            started,
+            timed.rounded(),
+            _workers(chosen, workers),
+            describe=documents.run_documents,
+        )
         return BuildOutcome(report, ingests, chosen.name, left_out)
 
 
@@ -145,19 +171,25 @@ def plan(
     parameters: Mapping[str, str] | None = None,
     workers: int | None = None,
     rebalance: bool = False,
+    override_policy: str | None = None,
+    allow_unknown_license: bool = False,
     tell: Tell = silent,
 ) -> tuple[DryRun, list[IngestReport], int]:
     """What `build` would do, ingests included, and its exit code. Raw data is read; nothing is written."""
+    overrides = Overrides(override_policy, allow_unknown_license)
     tell = timed = Stages(tell)
     spec, conversions = bound(recipe, parameters)
     _check_places(spec, out)
+    records = _records(spec, conversions, overrides)
     store = MixtureStore(out) if Store(out).exists(MARKER) else None
     with ExitStack() as stack:
         pool = LocalEngine(workers)
         stack.callback(pool.close)
         opened = _scratch(stack, lake, media=_looks(spec)) if _reads_raw(spec) else Lake(lake)
-        ingests = _ingest_sources(spec, conversions, opened, pool, tell)
-        inputs = building.with_answers(spec, select(spec, opened), None, tell, AnswerCache(lake))
+        ingests = _ingest_sources(spec, conversions, opened, pool, tell, records)
+        inputs = select(spec, opened)
+        judged(spec, facts_of(inputs.heads), overrides)
+        inputs = building.with_answers(spec, inputs, None, tell, AnswerCache(lake))
         chosen = chosen_engine("local", workers, inputs, pool)
         earlier = _earlier(store) if store and not rebalance else None
         planned = building.make_plan(spec, inputs, chosen, earlier, tell)
@@ -239,6 +271,12 @@ def _workers(engine: Engine, asked: int | None) -> int | None:
     return engine.workers if isinstance(engine, LocalEngine) else asked
 
 
+def _reading(stack: ExitStack, lake: Lake) -> None:
+    """Hold the lake's versions for as long as a build reads them; a lake that may only be read holds them itself."""
+    with suppress(StorageError):
+        stack.enter_context(lake.reading())
+
+
 def _scratch(stack: ExitStack, lake: Path | None, *, media: bool) -> Lake:
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="dataengine-")))
     return ScratchLake(folder, lake if lake is not None else folder / "none", media=media)
@@ -269,15 +307,37 @@ def _reads_raw(spec: Recipe) -> bool:
     return any(source.path is not None for source in spec.sources)
 
 
+def _records(spec: Recipe, conversions: Mapping[str, Conversion], overrides: Overrides) -> dict[str, SourceRecord]:
+    """The source records that the recipe names, by converter; what is not allowed fails before anything is read."""
+    records, facts = {}, []
+    for source in spec.sources:
+        if source.path is None or source.converter is None:
+            continue
+        info = conversions[source.converter].converter.source
+        if source.record is not None:
+            record = records[source.converter] = load_record(Path(source.record).expanduser())
+            info = record.stated_for(conversions[source.converter]).converter.source
+        facts.append((source.entry, info))
+    judged(spec, facts, overrides)
+    return records
+
+
 def _ingest_sources(
-    spec: Recipe, conversions: Mapping[str, Conversion], lake: Lake, pool: LocalEngine, tell: Tell
+    spec: Recipe,
+    conversions: Mapping[str, Conversion],
+    lake: Lake,
+    pool: LocalEngine,
+    tell: Tell,
+    records: Mapping[str, SourceRecord] | None = None,
 ) -> list[IngestReport]:
     bound = [(source, path) for source in spec.sources if (path := bound_path(source)) is not None]
     reports = []
     for number, (source, path) in enumerate(bound):
         tell("ingest", number, len(bound))
-        told = partial(tell, f"read {source.converter}")
-        reports.append(run_ingest(path, conversions[source.converter or ""], lake, pool, told))
+        told, hashing = (partial(tell, f"{what} {source.converter}") for what in ("read", "hash"))
+        name = source.converter or ""
+        record = (records or {}).get(name)
+        reports.append(run_ingest(path, conversions[name], lake, pool, told, record=record, hashing=hashing))
     tell("ingest", len(bound), len(bound))
     return reports
 
@@ -291,19 +351,30 @@ def _left_out(spec: Recipe, ingests: Sequence[IngestReport]) -> list[Failure]:
     return [entry for report in ingests for entry in report.failures if entry.reason not in accepted[report.converter]]
 
 
+def _documented(store: MixtureStore, report: BuildReport) -> None:
+    """A version of before there were documents, or whose writing was stopped, has them then."""
+    if report.manifest is not None:
+        documents.write(store, report.manifest)
+
+
 def _earlier(store: MixtureStore) -> Manifest | None:
     latest = store.latest()
     return store.manifest(latest)[1] if latest is not None else None
 
 
 def _standing(
-    spec: Recipe, inputs: Inputs, store: MixtureStore, earlier: Manifest | None, version: str | None
+    spec: Recipe,
+    inputs: Inputs,
+    store: MixtureStore,
+    earlier: Manifest | None,
+    version: str | None,
+    policy: Mapping[str, Any] | None,
 ) -> BuildReport | None:
     """The latest version when it answers the same request; under a new name it is named again, not made again."""
     latest = store.latest()
     if earlier is None or latest is None:
         return None
-    if earlier.recipe != spec.resolved() or earlier.lake_digest != inputs.digest:
+    if (earlier.recipe, earlier.lake_digest, earlier.policy) != (spec.resolved(), inputs.digest, policy):
         return None
     if not store.holds(store.manifest_sha(latest), earlier):
         return None

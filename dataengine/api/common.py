@@ -54,7 +54,7 @@ def bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[R
             conversion = Conversion.load(str(beside) if is_file and beside.is_file() else name, mano_folder())
             name = conversion.converter.name
             conversions[name] = conversion
-        sources.append({**source.canonical(), "converter": name})
+        sources.append({**source.canonical(), "converter": name, "record": _beside(folder, source.record)})
         if source.name is None:
             names[source.converter] = name
     document = {
@@ -64,6 +64,11 @@ def bound(recipe: str | Recipe, parameters: Mapping[str, str] | None) -> tuple[R
         "normalization": bound_reuse(spec.normalization, folder).canonical(),
     }
     return Recipe.parse(document, spec.name), conversions
+
+
+def _beside(folder: Path, name: str | None) -> str | None:
+    """A file that a recipe names, relative to the recipe's own, or as it is."""
+    return str(folder / name) if name is not None and (folder / name).is_file() else name
 
 
 def conversions_at_hand(used: Collection[str], files: Sequence[str]) -> dict[str, Conversion]:

@@ -164,6 +164,23 @@ def purge(lake: Path, *, mixtures: Sequence[Path] = (), delete: bool = False, dr
     return purging.purge(Lake(lake), [MixtureStore(path) for path in mixtures], delete=delete, drop_tags=drop_tags)
 
 
-def lake_gc(lake: Path, *, delete: bool = False, grace_seconds: float = GRACE_SECONDS) -> LakeGarbage:
-    """What of a lake nothing needs: unreferenced media, small fragments, old versions; with `delete` it is removed."""
-    return collect(Lake(lake), delete=delete, grace_seconds=grace_seconds)
+def lake_gc(
+    lake: Path, *, delete: bool = False, grace_seconds: float = GRACE_SECONDS, release: Sequence[str] = ()
+) -> LakeGarbage:
+    """What of a lake nothing needs: unreferenced media, small fragments, old versions; with `delete` it is removed.
+
+    Versions that are kept for mixtures stay, but for those named in `release`, because their mixtures are gone.
+    """
+    opened = Lake(lake)
+    unknown = sorted(set(release) - opened.kept().keys())
+    if unknown:
+        raise SpecError(f"no version is kept as {unknown[0]!r}", fix="`dataengine lake gc LAKE` lists the names")
+    for name in release:
+        opened.release(name)
+    return collect(opened, delete=delete, grace_seconds=grace_seconds)
+
+
+def lake_kept(lake: Path) -> list[dict[str, Any]]:
+    """The versions of a lake that are kept for mixtures, by name."""
+    kept = Lake(lake).kept().items()
+    return [{"name": name, "episodes": taken.episodes, "media": taken.media} for name, taken in kept]

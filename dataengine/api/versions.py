@@ -9,15 +9,17 @@ from typing import Any
 from dataengine.api.common import Tell, conversions_at_hand, silent
 from dataengine.errors import SpecError
 from dataengine.lake import Lake
+from dataengine.mixture import described
 from dataengine.mixture import diff as diffing
 from dataengine.mixture import history as histories
 from dataengine.mixture import rebuild as rebuilding
 from dataengine.mixture import stale as staling
 from dataengine.mixture import verify as verifying
-from dataengine.mixture.collect import Garbage, collect
+from dataengine.mixture.collect import Garbage, building, collect
 from dataengine.mixture.rebuild import Rebuilt
 from dataengine.mixture.store import MixtureStore, shard_name, split_address
 from dataengine.provenance import audit as auditing
+from dataengine.provenance import documents as documenting
 
 
 def open_mixture(address: str) -> tuple[MixtureStore, str]:
@@ -88,6 +90,22 @@ def rebuild(address: str, shard: int, lake: Path) -> Rebuilt:
     """Make one shard of a version again from the lake, and compare it with the one that lies there."""
     store, version = open_mixture(address)
     return rebuilding.rebuild(store, version, shard, Lake(lake))
+
+
+def documents(address: str, *, rewrite: bool = False) -> dict[str, Any]:
+    """The documents of a version that others read, with their digests; those that are missing are written.
+
+    With `rewrite` all are made anew, as this release words them; the version stays what it is.
+    """
+    store, version = open_mixture(address)
+    sha, manifest = store.manifest(version)
+    wrote = False
+    if rewrite or not documenting.complete(store, manifest):
+        with building(store):
+            wrote = documenting.write(store, manifest, rewrite=rewrite)
+    found = described.listed(store, sha) or {}
+    names = {f"{store.documents(sha)}/{name}": digest for name, digest in sorted(found.items())}
+    return {"version": version, "manifest": sha, "written": wrote, "documents": names}
 
 
 def outdated(address: str, converters: Sequence[str] = ()) -> list[dict[str, Any]]:

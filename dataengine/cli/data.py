@@ -43,6 +43,9 @@ def ingest(
         Path | None,
         typer.Option(help="Folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl; default: $DATAENGINE_MANO, else none."),
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="A source record (or SHA256SUMS): files that differ from it are left out.")
+    ] = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +53,9 @@ def ingest(
     from dataengine import api
 
     with progress() as tell:
-        report = api.ingest(path, converter, lake, dry_run=dry_run, mano=mano, workers=workers, tell=tell)
+        report = api.ingest(
+            path, converter, lake, dry_run=dry_run, mano=mano, record=record, workers=workers, tell=tell
+        )
     if json:
         print_json(_ingest_document(report, dry_run=dry_run))
     else:
@@ -59,7 +64,8 @@ def ingest(
             typer.echo("next: repair what is named and run the same command again; what is well is not added twice")
         elif dry_run:
             hands = f" --mano {mano}" if mano is not None else ""
-            typer.echo(f"next: dataengine ingest {path} --converter {converter} --lake {lake}{hands}")
+            known = f" --record {record}" if record is not None else ""
+            typer.echo(f"next: dataengine ingest {path} --converter {converter} --lake {lake}{hands}{known}")
         else:
             typer.echo(f"next: dataengine lake ls --lake {lake}")
     if report.failures:
@@ -83,6 +89,7 @@ def _ingest_document(report: IngestReport, *, dry_run: bool) -> dict[str, object
         "failures": [vars(failure) for failure in report.failures],
         "forgotten": len(report.forgotten),
         "standing": list(report.standing),
+        "restated": report.restated,
     }
 
 
@@ -91,6 +98,8 @@ def _print_ingest(report: IngestReport, *, dry_run: bool) -> None:
     parts = [f"{report.added:,} {verb}", f"{report.unchanged:,} there already"]
     if report.reconverted:
         parts.append(f"{report.reconverted:,} reconverted")
+    if report.restated:
+        parts.append(f"{report.restated:,} restated by the record")
     if report.forgotten:
         parts.append(f"{len(report.forgotten):,} forgotten and left out")
     if report.failures:
@@ -181,6 +190,12 @@ def build(
     single_writer: Annotated[
         bool, typer.Option("--single-writer", help="Nobody else builds there: for a store without conditional writes.")
     ] = False,
+    override_policy: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Let in what `allow` does not; the version keeps the reason.")
+    ] = None,
+    allow_unknown_license: Annotated[
+        bool, typer.Option("--allow-unknown-license", help="Let in sources of unknown licence; the version keeps it.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Build a version of a mixture. An interrupted build goes on where it was; the same build again is nothing."""
@@ -195,7 +210,15 @@ def build(
     if dry_run:
         with progress() as tell:
             plan, ingests, code = api.plan(
-                recipe, lake, out, parameters=given, workers=workers, rebalance=rebalance, tell=tell
+                recipe,
+                lake,
+                out,
+                parameters=given,
+                workers=workers,
+                rebalance=rebalance,
+                override_policy=override_policy,
+                allow_unknown_license=allow_unknown_license,
+                tell=tell,
             )
         if json:
             read = [_ingest_document(entry, dry_run=True) for entry in ingests]
@@ -216,6 +239,8 @@ def build(
             parameters=given,
             single_writer=single_writer,
             rebalance=rebalance,
+            override_policy=override_policy,
+            allow_unknown_license=allow_unknown_license,
             tell=tell,
         )
     if json:
@@ -372,6 +397,7 @@ def _build_document(outcome: BuildOutcome) -> dict[str, object]:
         "drops": dict(manifest.drops) if manifest else {},
         "bad_input": manifest.bad_input if manifest else 0,
         "relaxed": report.relaxed,
+        "policy": manifest.policy if manifest else None,
         "ingests": [_ingest_document(entry, dry_run=False) for entry in outcome.ingests],
     }
 
@@ -398,6 +424,9 @@ def _print_build(outcome: BuildOutcome, out: Path) -> None:
     for converter, reasons in report.relaxed.items():
         told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         typer.echo(f"a relaxed `require` lets in from {converter}: {told}")
+    for entry in (manifest.policy or {}).get("overrides", ()):
+        told = f"{entry['source']}: {entry['field']} is {entry['value']}; let in by {entry['by']}: {entry['reason']}"
+        typer.echo(shown(f"not allowed by the recipe: {told}"), err=True)
     state = "built" if report.created else "already built"
     typer.echo(
         f"{state}: version {report.version}, {manifest.samples:,} samples in {len(manifest.shards)} shards;"

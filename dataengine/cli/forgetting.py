@@ -141,15 +141,20 @@ def lake_gc(
     lake: Annotated[Path, typer.Argument(metavar="LAKE", help="The lake's folder.")],
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this nothing is touched.")] = False,
     grace: Annotated[float, typer.Option(min=0.0, help="Leave what is younger than this many seconds.")] = 3600.0,
+    release: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep a version no longer, by the name it is kept for: its mixture is gone."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show or remove what a lake does not need: streams that no episode references, old versions, small fragments."""
     from dataengine import api
 
-    found = api.lake_gc(lake, delete=delete, grace_seconds=grace)
+    found, kept = api.lake_gc(lake, delete=delete, grace_seconds=grace, release=release or ()), api.lake_kept(lake)
     if json:
-        print_json(asdict(found))
+        print_json({**asdict(found), "kept": kept})
         return
+    print_table("versions kept for mixtures", ("name", "episodes", "media"), [list(row.values()) for row in kept])
     what = "removed" if found.removed else "could be removed; --delete does it"
     typer.echo(
         f"{found.media_rows:,} streams ({found.media_bytes / 1e6:,.1f} MB) and {found.versions:,} old versions {what};"

@@ -20,6 +20,7 @@ from dataengine.cli import (
     relabel,
     report,
     schedule,
+    sources,
     stats,
     versions,
 )
@@ -60,6 +61,7 @@ catalog.register(app)
 bodies.register(app)
 layouts.register(app)
 data.register(app)
+sources.register(app)
 forgetting.register(app)
 relabel.register(app)
 mixture.register(app)

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from dataengine.cli.progress import progress as progress  # noqa: PLC0414 - what commands print comes from here
+from dataengine.credentials import redacted
 from dataengine.errors import DataEngineError, StorageError
 
 MAX_LINE = 4000
@@ -46,7 +47,7 @@ def reported[**Params, Result](command: Callable[Params, Result]) -> Callable[Pa
 
 def _print_error(error: DataEngineError) -> None:
     kind = {2: "usage", 4: "conflict"}.get(error.exit_code, "error")
-    lines = str(error).splitlines()
+    lines = redacted(str(error)).splitlines()
     typer.echo("\n".join([f"{kind}: {shown(lines[0])}", *map(shown, lines[1:])]), err=True)
 
 

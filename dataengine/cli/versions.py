@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from dataengine.cli.output import print_json, print_table, reported
+from dataengine.cli.output import print_json, print_table, reported, shown
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (mixtures, log, tag, gc, rebuild, stale):
+    for command in (mixtures, log, tag, gc, rebuild, stale, documents):
         app.command()(command)
 
 
@@ -50,6 +50,10 @@ def log(
     names = ("version", "built_at", "episodes", "dropped", "samples", "samples_change", "shards", "new_shards")
     rows = [[row[name] for name in names] + [row["manifest"][:12]] for row in found]
     print_table(f"versions of {mixture}", (*names, "manifest"), rows)
+    for row in found:
+        for entry in row["overrides"]:
+            told = f"{entry['source']}: {entry['field']} is {entry['value']}; by {entry['by']}: {entry['reason']}"
+            typer.echo(shown(f"{row['version']} lets in what its recipe does not allow: {told}"))
 
 
 @reported
@@ -137,3 +141,20 @@ def stale(
     old = sorted({row["name"] for row in rows if row["state"] == "stale" and row["kind"] in ("converter", "card")})
     if old:
         typer.echo("next: ingest the sources again, then build: only what they touch is executed")
+
+
+@reported
+def documents(
+    address: Annotated[str, typer.Argument(metavar="M[@V]", help="A mixture's folder, with @VERSION if not latest.")],
+    rewrite: Annotated[bool, typer.Option("--rewrite", help="Make them anew, as this release words them.")] = False,
+    json: Json = False,
+) -> None:
+    """List a version's documents for others (Croissant, in-toto, dataset card, SHA256SUMS); write those that miss."""
+    from dataengine import api
+
+    found = api.documents(address, rewrite=rewrite)
+    if json:
+        print_json(found)
+        return
+    print_table(f"documents of {address}", ("file", "sha256"), list(found["documents"].items()))
+    typer.echo("written" if found["written"] else "they were there; `verify` checks them, --rewrite makes them anew")

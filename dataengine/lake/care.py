@@ -21,6 +21,7 @@ from dataengine.lake import tables
 from dataengine.lake.core import Lake
 from dataengine.lake.tables import EPISODES_TABLE, MEDIA_TABLE, lookup, retried
 from dataengine.lake_rows import MEDIA
+from dataengine.storage import remote
 
 INDEXED = ((EPISODES_TABLE, "uid"), (MEDIA_TABLE, "media_id"))
 INDEX_ROWS = 2048  # a scan of fewer rows is as quick as an index
@@ -104,8 +105,17 @@ def collect(lake: Lake, *, delete: bool, grace_seconds: float = GRACE_SECONDS) -
         before = sum(_versions(lake, table) for table in COMPACT_ROWS)
         for table in COMPACT_ROWS:
             clean_up(lake, table, timedelta(seconds=grace_seconds))
+        _abort_uploads(lake, grace_seconds)
         gone = before - sum(_versions(lake, table) for table in COMPACT_ROWS)
         return LakeGarbage(rows, size, gone, found.small_fragments, found.kept_versions, removed=True)
+
+
+def _abort_uploads(lake: Lake, grace_seconds: float) -> None:
+    """On S3, give up uploads in parts that a killed writer of the tables left: no listing shows what they cost."""
+    if remote(lake.path) is not None:
+        from dataengine.storage.s3 import S3Backend
+
+        S3Backend(str(lake.path)).abort_uploads(max(grace_seconds, GRACE_SECONDS))
 
 
 def _found(lake: Lake, grace_seconds: float) -> LakeGarbage:
@@ -148,7 +158,7 @@ def _orphans(lake: Lake, grace_seconds: float) -> dict[str, int]:
 def referenced(lake: Lake) -> set[str]:
     """Media ids of all rows, hidden ones too."""
     found: set[str] = set()
-    for batch in tables.open_table(lake.path, EPISODES_TABLE).to_batches(columns=["media"]):
+    for batch in tables.batches(tables.open_table(lake.path, EPISODES_TABLE), ["media"], None, tables.BATCH_ROWS):
         found.update(entry["media_id"] for text in batch["media"].to_pylist() for entry in orjson.loads(text))
     return found
 

@@ -202,6 +202,18 @@ class Lake:
         retried(lambda: self._append_fresh(media))  # a collection may have removed what nothing referenced yet
         return CommitCounts(done["num_inserted_rows"], done["num_updated_rows"], hidden)
 
+    def restate(self, conversion: Conversion, upstream_ids: Iterable[str]) -> int:
+        """Let rows of these episodes tell the conversion's facts of the source; nothing else of them changes."""
+        converter, wanted = conversion.converter, set(upstream_ids)
+        text = quoted(canonical_json(converter.source.canonical()).decode())
+        own = f"source_id = {quoted(converter.source_id)} and conversion_digest = {quoted(conversion.digest)}"
+        rows = (row for rows in self._rows(["uid", "upstream_id"], None, f"{own} and source != {text}") for row in rows)
+        uids = [row["uid"] for row in rows if row["upstream_id"] in wanted]
+        for start in range(0, len(uids), BATCH_UIDS):
+            where = f"uid in ({', '.join(map(quoted, uids[start : start + BATCH_UIDS]))})"
+            retried(lambda where=where: self._episodes().update({"source": text}, where))  # type: ignore[misc]
+        return len(uids)
+
     def _merge(self, table: pa.Table) -> Mapping[str, int]:
         merge = self._episodes().merge_insert("uid").when_matched_update_all().when_not_matched_insert_all()
         # With the index Lance does not see that another merge inserted the same uid: rows came twice (220 in 4 rounds).

@@ -103,7 +103,7 @@ def _check(lake: Lake, asked: Asked, chosen: Sequence[Head]) -> None:
 
 def _heads_and_files(lake: Lake, where: str | None = None) -> Iterator[tuple[Head, tuple[SourceFile, ...]]]:
     """Rows, hidden ones too, with the files they were read from."""
-    for batch in tables.open_table(lake.path, EPISODES_TABLE).to_batches(columns=list(HEAD_COLUMNS), filter=where):
+    for batch in tables.batches(tables.open_table(lake.path, EPISODES_TABLE), HEAD_COLUMNS, where, tables.BATCH_ROWS):
         for row in batch.to_pylist():
             yield Head.of(row), tuple(SourceFile(**file) for file in orjson.loads(row["meta"]).get("files", ()))
 

@@ -91,7 +91,7 @@ def in_sight(lake: Lake) -> Sight:
     """What is to stay."""
     forgotten, found = lake.tombstones(), Sight()
     dataset = tables.open_table(lake.path, EPISODES_TABLE)
-    for batch in dataset.to_batches(columns=["uid", "source_id", "upstream_id", "meta", "media"]):
+    for batch in tables.batches(dataset, ["uid", "source_id", "upstream_id", "meta", "media"], None, tables.BATCH_ROWS):
         for row in batch.to_pylist():
             if not forgotten.hides(row["uid"], row["source_id"]):
                 meta = orjson.loads(row["meta"])

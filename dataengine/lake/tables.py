@@ -21,6 +21,7 @@ CARE = "care"
 COMMIT_RETRIES = 20
 ATTEMPTS = 8
 BATCH_UIDS = 500
+BATCH_ROWS = 4096
 _ADDRESS = re.compile(r"https?://[^/\s\"]+")
 _BROKEN = ("response body", "error sending request", "connection reset", "connection closed", "unexpected eof")
 _SOURCE = re.compile(r",? /\S+\.rs:\d+:\d+")

@@ -246,8 +246,14 @@ def commit(
     done: Done,
     store: MixtureStore,
     version: str | None,
+    *,
+    policy: Mapping[str, Any] | None = None,
+    describe: Callable[[Manifest], object] | None = None,
 ) -> BuildReport:
-    """Write ledger, records and manifest, then create the ref."""
+    """Write ledger, records and manifest, what `describe` writes beside it, then create the ref.
+
+    `policy` is what `judged` let in.
+    """
     shards = tuple(_entries(planned, done.records))
     verdicts, tasks = planned.verdicts, planned.tasks
     given = np.bincount(tasks.row, weights=done.counts, minlength=len(tasks.candidates)).astype(np.int64)
@@ -277,11 +283,12 @@ def commit(
         shard_records_sha256=digests["shard_records.parquet"],
         made=made_with(recipe, inputs.heads),
         schedule=planned.schedule,
+        policy=policy,
     )
     sha = sha256_bytes(canonical_json(manifest.canonical()))
     for name, data in documents.items():
         store.publish(f"{store.documents(sha)}/{name}", data)
-    name, created = store.commit(manifest, version)
+    name, created = store.commit(manifest, version, describe)
     return BuildReport(
         version=name,
         created=created,

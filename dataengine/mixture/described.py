@@ -53,3 +53,17 @@ def unfinished(store: MixtureStore, manifest_sha: str) -> list[str]:
     if not store.exists(f"{folder}/{LIST}"):
         return [f"{folder}/{LIST}"] if any(there) else []
     return [f"{folder}/{name}" for name, found in zip(NAMES, there, strict=True) if not found]
+
+
+def check_run_document(store: MixtureStore, name: str) -> None:
+    """A document in `runs/` has the digest that the facts of its run hold; else a `BadInput`."""
+    own = name.rpartition("/")[2]
+    facts = f"runs/{own.partition('.')[0]}.json"
+    try:
+        found = unseal(store.read(facts), facts).get("documents") if store.exists(facts) else None
+    except FormatError:
+        raise BadInput("digest_mismatch", f"the facts of its run are damaged: {facts}", where=name) from None
+    if not isinstance(found, dict) or own not in found:
+        raise BadInput("unknown_file", f"{facts} names no such document: remove it", where=name)
+    if sha256_bytes(store.read(name)) != found[own]:
+        raise BadInput("digest_mismatch", "not the document of its run: remove it, nothing depends on it", where=name)

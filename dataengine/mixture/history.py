@@ -54,6 +54,7 @@ def log(store: MixtureStore) -> list[dict[str, Any]]:
                 "samples_change": manifest.samples - before[1] if before else manifest.samples,
                 "episodes": sum(source.episodes_kept for source in manifest.sources),
                 "dropped": sum(source.episodes_dropped for source in manifest.sources),
+                "overrides": list((manifest.policy or {}).get("overrides", ())),
             }
         )
         before = shards, manifest.samples

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dataengine.mixture.roster import STATUSES, Roster
+from dataengine.mixture.policy import stated_together
+from dataengine.mixture.roster import STATUSES, Kind, Roster
 from dataengine.mixture.verdicts import Verdicts
 from dataengine.plan import SPLITS, Tasks
 from dataengine.specs.recipe import Recipe
@@ -155,22 +156,18 @@ def source_counts(table: pa.Table) -> dict[tuple[str, str], tuple[int, int, int]
 
 def summaries(roster: Roster, table: pa.Table) -> tuple[SourceSummary, ...]:
     """Counts and terms by source and converter, sorted."""
-    kinds = {(kind.source_id, kind.converter): kind for kind in roster.kinds}
+    kinds: dict[tuple[str, str], list[Kind]] = {}
+    for kind in roster.kinds:
+        kinds.setdefault((kind.source_id, kind.converter), []).append(kind)
     found = []
     for key, (episodes, kept, samples) in sorted(source_counts(table).items()):
-        kind = kinds[key]
+        kind = kinds[key][0]
         found.append(
             SourceSummary(
                 source_id=kind.source_id,
                 converter=kind.converter,
                 family=kind.family,
-                license=kind.source.license,
-                url=kind.source.url,
-                revision=kind.source.revision,
-                terms_url=kind.source.terms_url,
-                consent=kind.source.consent,
-                commercial_ok=kind.source.commercial_ok,
-                synthetic=kind.source.synthetic,
+                **stated_together([kind.source for kind in kinds[key]]),
                 episodes_in=episodes,
                 episodes_kept=kept,
                 episodes_dropped=episodes - kept,

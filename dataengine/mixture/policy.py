@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from dataengine.errors import PolicyError, SpecError
 from dataengine.mixture.roster import Roster
 from dataengine.specs.policy import Refusal, refusals
 from dataengine.specs.recipe import Recipe
-from dataengine.specs.source import UNKNOWN, SourceInfo
+from dataengine.specs.source import UNKNOWN, Consent, SourceInfo
 
 MAX_TOLD = 20
 BY_LICENSE = "--allow-unknown-license"
@@ -46,9 +46,7 @@ def facts_of(roster: Roster) -> list[tuple[str, SourceInfo]]:
     return [(roster.entries[entry], roster.kinds[kind].source) for entry, kind in pairs.tolist()]
 
 
-def judged(
-    recipe: Recipe, facts: Iterable[tuple[str, SourceInfo]], overrides: Overrides
-) -> Mapping[str, Any] | None:
+def judged(recipe: Recipe, facts: Iterable[tuple[str, SourceInfo]], overrides: Overrides) -> Mapping[str, Any] | None:
     """What the manifest says of the policy: what was allowed, and what was let in otherwise. None: nothing to say.
 
     What is not allowed and not overridden is a `PolicyError` that names every source and fact.
@@ -80,3 +78,31 @@ def _error(lines: list[str]) -> PolicyError:
     fix += f" `override: REASON` at the source in the recipe, or {BY_POLICY} REASON"
     fix += f"; {BY_LICENSE} lets unknown licences in" if unknown else ""
     return PolicyError(f"the recipe does not allow {count} of its sources:{listed}", fix=fix)
+
+
+_FACTS = ("url", "revision", "terms_url", "creator", "citation", "usage", "collection", "personal_information")
+
+
+def stated_together(infos: Sequence[SourceInfo]) -> dict[str, Any]:
+    """What a version says of one source: where its rows tell different facts, all of them; of licences the union."""
+    told = {name: _joined([getattr(info, name) for info in infos], "; ") for name in _FACTS}
+    licenses = [info.license for info in infos]
+    several = len(set(licenses)) > 1
+    told["license"] = _joined([f"({text})" if several and " " in text else text for text in licenses], " AND ")
+    for name in ("license_evidence", "consent", "deidentification"):
+        told[name] = _joined([str(getattr(info, name)) for info in infos], "; ")
+    contacts = [info.consent.withdrawal_contact for info in infos if isinstance(info.consent, Consent)]
+    commercial = {info.commercial_ok for info in infos}
+    return {
+        **told,
+        "withdrawal_contact": _joined(contacts or [UNKNOWN], "; "),
+        "commercial_ok": next(word for word in ("no", UNKNOWN, "yes") if word in commercial),
+        "synthetic": all(info.synthetic for info in infos),
+        "tags": tuple(sorted({tag for info in infos for tag in info.tags})),
+        "record_sha256": _joined([info.record_sha256 for info in infos if info.record_sha256], " "),
+    }
+
+
+def _joined(texts: Sequence[str], between: str) -> str:
+    """The texts, each once, sorted."""
+    return between.join(sorted(set(texts)))

@@ -9,16 +9,16 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from dataengine.documents import seal, sha256_bytes
-from dataengine.errors import ConflictError, StorageError
+from dataengine.documents import seal, sha256_bytes, unseal
+from dataengine.errors import ConflictError, FormatError, StorageError
 from dataengine.lake import Forgotten, Lake, keep_name
 from dataengine.lake import purge as lakes
 from dataengine.lake.forget import clean_neighbours
@@ -151,11 +151,25 @@ def _remove_versions(store: MixtureStore, plan: MixturePurge) -> MixturePurge:
     """Tags, then refs, then what no version needs: builds that were never committed may hold what is forgotten, too."""
     for tag in plan.tags:
         store.untag(tag)
+    gone = {store.manifest_sha(version) for version in plan.versions}
     for version in plan.versions:
         store.remove(f"refs/{version}")
+    for name in _told_by_runs(store, gone):
+        store.remove(name)
     garbage = remove_garbage(store)
     plan.files, plan.bytes = len(garbage.files), garbage.bytes
     return plan
+
+
+def _told_by_runs(store: MixtureStore, manifests: Collection[str]) -> list[str]:
+    """What runs wrote about versions that go, beside their facts: it repeats recipes and shards."""
+    found = []
+    for name in store.names("runs", "*.json"):
+        with suppress(FormatError):  # `verify` names what is damaged, and the search reads it
+            if unseal(store.read(name), name).get("manifest") in manifests:
+                run = name.removesuffix(".json")
+                found += [other for other in store.names("runs") if other.startswith(f"{run}.") and other != name]
+    return found
 
 
 def _search(result: Purge, lake: Lake, stores: Sequence[MixtureStore], probes: Probes) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dataengine.documents import seal, sha256_bytes
+from dataengine.documents import seal, sha256_bytes, unseal
+from dataengine.errors import DataEngineError
 from dataengine.mixture.build import BuildReport
 from dataengine.mixture.store import MixtureStore
+from dataengine.specs.records import Manifest
 
+Describe = Callable[[Manifest, Mapping[str, Any]], Mapping[str, bytes]]
 _PACKAGES = ("dataengine", "av", "numpy", "pillow", "pyarrow", "pylance", "ray", "simplejpeg")
 
 
@@ -25,10 +29,15 @@ def record(
     started: datetime,
     stages: Mapping[str, float],
     workers: int | None,
+    *,
+    describe: Describe | None = None,
 ) -> str:
-    """Write the facts of one run; returns the file's name below the mixture. `stages` are seconds."""
+    """Write the facts of one run; returns the file's name below the mixture. `stages` are seconds.
+
+    `describe` makes the documents that carry them for others; the facts hold their digests and are written first.
+    """
     finished = datetime.now(UTC)
-    facts = {
+    facts: dict[str, Any] = {
         "version": report.version,
         "manifest": report.manifest_sha256,
         "plan_id": report.plan_id,
@@ -48,9 +57,24 @@ def record(
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    name = f"runs/{started:%Y%m%dT%H%M%S}-{os.urandom(4).hex()}.json"
-    store.publish(name, seal(facts))
-    return name
+    run = f"{started:%Y%m%dT%H%M%S}-{os.urandom(4).hex()}"
+    made = {} if describe is None or report.manifest is None else describe(report.manifest, {**facts, "run": run})
+    named = {f"{run}.{name}": data for name, data in made.items()}
+    if named:
+        facts["documents"] = {name: sha256_bytes(data) for name, data in named.items()}
+    store.publish(f"runs/{run}.json", seal(facts))
+    for name, data in named.items():
+        store.publish(f"runs/{name}", data)
+    return f"runs/{run}.json"
+
+
+def known(store: MixtureStore, manifest: str) -> bool:
+    """Whether a run is on record that made or met a manifest."""
+    for name in store.names("runs", "*.json"):
+        with suppress(DataEngineError):  # `verify` names what is damaged
+            if unseal(store.read(name), name).get("manifest") == manifest:
+                return True
+    return False
 
 
 def _made(report: BuildReport) -> int:

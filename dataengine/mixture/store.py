@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from dataengine.credentials import refuse_credentials
 from dataengine.documents import canonical_json, load_json, seal, sha256_bytes, unseal
 from dataengine.errors import ConflictError, FormatError, MissingError, SpecError, StorageError
 from dataengine.specs.records import Manifest, TaskRecord
@@ -194,10 +196,13 @@ class MixtureStore(Store):
         sizes = {shard_name(shard.sha256): shard.bytes for shard in manifest.shards}
         return all(map(self.exists, names)) and all(self.size(name) == size for name, size in sizes.items())
 
-    def commit(self, manifest: Manifest, version: str | None) -> tuple[str, bool]:
+    def commit(
+        self, manifest: Manifest, version: str | None, describe: Callable[[Manifest], object] | None = None
+    ) -> tuple[str, bool]:
         """Publish a manifest and the ref that names it. Returns (version, created).
 
-        Without a name the next number is taken; a version with the same content is found instead of made again.
+        `describe` writes the manifest's other documents, between the two. Without a name the next number is taken; a
+        version with the same content is found instead of made again.
         A given name that stands for other content is a `ConflictError`.
         """
         content = manifest.content_digest()
@@ -214,6 +219,8 @@ class MixtureStore(Store):
         data = canonical_json(manifest.canonical())
         sha = sha256_bytes(data)
         self.publish(f"manifests/{sha}.json", data)
+        if describe is not None:
+            describe(manifest)
         ref = seal({"manifest": sha})
         if version is not None:
             self.publish(f"refs/{version}", ref)
@@ -268,6 +275,7 @@ def check_version_name(version: str | None) -> None:
 
 def split_address(address: str) -> tuple[Path, str | None]:
     """`M` or `M@V` into the folder and the version."""
+    refuse_credentials(address, "the address of a mixture")
     path, at, version = address.rpartition("@")
     if at and path and "/" not in version:
         return Path(path), version

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from dataengine.documents import sha256_bytes, unseal
 from dataengine.errors import BadInput, DataEngineError
+from dataengine.mixture import described
 from dataengine.mixture import ledger as ledgers
 from dataengine.mixture.store import MARKER, MixtureStore, index_name, shard_name
 from dataengine.shards import index, segments
@@ -80,7 +81,9 @@ def verify(store: MixtureStore, version: str | None, tell: Progress) -> VerifyRe
 def _check_file(store: MixtureStore, name: str, shards: dict[str, Counter[str]]) -> None:
     """One file by itself: its name says what it is and, for most, what its digest must be."""
     parts, path = Path(name).parts, Path(name)
-    if name == MARKER or parts[0] in ("leases", "refs", "runs", "tags", "tasks"):
+    if parts[0] == "runs" and path.suffix != ".json":
+        described.check_run_document(store, name)
+    elif name == MARKER or parts[0] in ("leases", "refs", "runs", "tags", "tasks"):
         body = unseal(store.read(name), name)
         if parts[0] == "tasks":
             record = TaskRecord.parse(body, name)
@@ -106,6 +109,9 @@ def _check_file(store: MixtureStore, name: str, shards: dict[str, Counter[str]])
 def _check_document(store: MixtureStore, name: str, manifest_sha: str) -> None:
     """A manifest's document has the digest that the manifest says (an unfinished commit has no manifest yet)."""
     if not store.exists(f"manifests/{manifest_sha}.json"):
+        return
+    if Path(name).name in (described.LIST, *described.NAMES):
+        described.check_document(store, name, manifest_sha)
         return
     manifest = orjson.loads(store.checked(f"manifests/{manifest_sha}.json", manifest_sha))
     field_name = f"{Path(name).stem}_sha256"
@@ -148,6 +154,8 @@ def _check_version(store: MixtureStore, version: str, shards: Mapping[str, Count
     if ledgers.drop_counts(ledger) != dict(manifest.drops):
         report.add(f"manifests/{sha}.json", "count_mismatch", "the drops are not the ledger's")
     _check_sources(manifest, ledger, report, f"manifests/{sha}.json")
+    for name in described.unfinished(store, sha):
+        report.add(name, "missing_file", f"a document of the version is missing: {described.FIX}")
 
 
 def _check_ledger(ledger: pa.Table, inputs: pa.Table, report: VerifyReport, where: str) -> None:

@@ -141,7 +141,7 @@ def load_record(path: Path) -> SourceRecord:
     if isinstance(document.files, _FilesBeside):
         beside = path.parent / document.files.list
         entries = list(_listed(beside, document.files))
-        own = (path.resolve(), beside.resolve())
+        own: tuple[Path, ...] = (path.resolve(), beside.resolve())
     else:
         entries = [SourceFile(entry.path, entry.sha256, entry.bytes) for entry in document.files]
         own = (path.resolve(),)
@@ -236,7 +236,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _source_document(record: SourceRecord) -> dict[str, Any]:
-    """The facts in the order of the fields, unknown ones too, so that what is not known is seen and can be filled in."""
+    """The facts in the order of the fields, unknown ones too, so that they are seen and can be filled in."""
     if record.info is None:
         raise SpecError("a list of digests says nothing of its source", fix="name a converter")
     return record.info.model_dump(mode="json", exclude={"record_sha256"})

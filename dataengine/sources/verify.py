@@ -43,15 +43,22 @@ class Differences:
         return found | dict(zip(self.missing, missing, strict=True))
 
 
-def source_files(root: SourceRoot, only: str | None, record: SourceRecord | None = None) -> list[str]:
-    """The files of a source: all below its root, or the one; without the record's own and what it excludes."""
+def source_files(root: SourceRoot, only: str | None, record: SourceRecord) -> tuple[list[str], dict[str, str]]:
+    """The files of a source, and why others are none: all below its root, or the one.
+
+    The record's own files and what it excludes are left out.
+    """
     if only is not None:
-        return [only]
-    names = root.glob("**/*")
-    if record is None:
-        return names
+        return [only], {}
+    searched = SourceRoot(root.path)  # what this search refuses is none of the format's concern
+    names = searched.glob("**/*")
+    refused = {
+        name: what
+        for name, (reason, what) in searched.refused.items()
+        if not record.excludes(name) and not (reason == "not_a_regular_file" and (root.path / name).is_dir())
+    }
     own = {path.relative_to(root.path).as_posix() for path in record.own if path.is_relative_to(root.path)}
-    return [name for name in names if name not in own and not record.excludes(name)]
+    return [name for name in names if name not in own and not record.excludes(name)], refused
 
 
 def hashed_files(
@@ -85,13 +92,12 @@ def compare(
     record: SourceRecord, root: SourceRoot, only: str | None = None, progress: Progress | None = None
 ) -> Differences:
     """Hash what is at hand and compare it with the record; with `only` that file alone."""
-    names = source_files(root, only, record)
+    names, told = source_files(root, only, record)
     found, unreadable = hashed_files(root, names, progress)
     expected: Mapping[str, SourceFile] = record.files
     if only is not None:
         expected = {name: file for name, file in record.files.items() if name == only}
-    told = {name: error.what for name, error in unreadable.items()}
-    told |= {name: what for name, (_, what) in root.refused.items() if not record.excludes(name)}
+    told |= {name: error.what for name, error in unreadable.items()}
     return Differences(
         files=len(found),
         bytes=sum(file.bytes for file in found.values()),

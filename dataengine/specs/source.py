@@ -64,9 +64,10 @@ class Deidentification(Strict):
 class SourceInfo(Strict):
     """The upstream data set: identity, licence, terms, consent. What nobody knows is "unknown", never blank.
 
-    `license` is an SPDX expression (`LicenseRef-NAME` for one that SPDX does not list) or "unknown". `license_evidence`,
-    `consent` and `deidentification` are a sentence, or the fields of `Evidence`, `Consent` and `Deidentification`.
-    `retrieved_at` and `record_sha256` come from a source record and enter no digest of a conversion.
+    `license` is an SPDX expression (`LicenseRef-NAME` for one that SPDX does not list) or "unknown".
+    `license_evidence`, `consent` and `deidentification` are a sentence, or the fields of `Evidence`, `Consent` and
+    `Deidentification`. `retrieved_at` and `record_sha256` come from a source record, and no conversion's digest holds
+    them.
     """
 
     name: str

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from dataengine.credentials import refuse_credentials
 from dataengine.errors import FormatError, MissingError, SpecError, StorageError
 
 MARKER = ".dataengine-mirror.json"
@@ -93,6 +94,7 @@ def address_of(path: Path | str) -> str | None:
     match = _SCHEME.match(str(path))
     if match is None or (isinstance(path, Path) and path.exists()):
         return None
+    refuse_credentials(str(path), "the address of a source")
     return f"{match.group(1)}://{match.group(2).rstrip('/')}"
 
 

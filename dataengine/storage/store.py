@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
+from dataengine.credentials import refuse_credentials
 from dataengine.errors import ConflictError, StorageError
 from dataengine.storage.local import LocalBackend, explained, sha256_file
 
@@ -50,6 +51,7 @@ def remote(place: Place) -> str | None:
     text = str(place)
     if not text.startswith("s3:/"):
         return None
+    refuse_credentials(text, "an address on S3")
     return f"s3://{text.removeprefix('s3:').strip('/')}"
 
 

@@ -29,7 +29,7 @@ from dataengine.cli.main import app
 from dataengine.documents import unseal
 from dataengine.errors import ConflictError, SpecError, StorageError
 from dataengine.fixtures.lerobot_writer import FixtureEpisode, write_lerobot
-from dataengine.lake import Lake, care, core
+from dataengine.lake import Lake, care, core, keep_name
 from dataengine.lake import forget as forgetting
 from dataengine.mixture.store import MixtureStore
 from dataengine.relabel.cache import AnswerCache
@@ -232,7 +232,9 @@ def test_no_byte_is_left(
     assert left([lake, mixture], traces) == set()
     assert result.mixtures[0].versions == ["v0001"]
     assert api.verify(str(mixture)).problems == []
-    assert Lake(lake).kept() == {"a-version-elsewhere": Lake(lake).snapshot()}
+    kept = Lake(lake).kept()
+    assert kept.keys() == {"a-version-elsewhere", keep_name(str(mixture), MixtureStore(mixture).manifest_sha("v0002"))}
+    assert set(kept.values()) == {Lake(lake).snapshot()}
     assert all(len(lance.dataset(str(lake / table)).versions()) == 1 for table in indexed)
     now = own_frames(lake)
     assert now.keys() == frames.keys() - {gone.upstream_id}

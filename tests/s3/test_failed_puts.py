@@ -1,7 +1,7 @@
 """One write to S3 fails for good, whatever the clients try: the command says so, and run again it makes the same.
 
 By default some of the writes are tried. `DATAENGINE_ALL_FAULTS=1 uv run pytest -n0 -s tests/s3/test_failed_puts.py`
-fails every PUT of a build and every write of an ingest (Lance's own client), each in three ways.
+fails every PUT of a build and every write of an ingest (Lance's own client), each in three ways; about ten minutes.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_forget_on_s3(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert api.ingest(tmp_path / "raw", "pusht_lerobot", lake, workers=1).forgotten == ["episode_000001"]
     opened = Lake(lake)
     opened.keep("a-version", opened.snapshot())
-    assert list(opened.kept()) == ["a-version"]
+    assert "a-version" in opened.kept()
     assert api.lake_gc(lake, delete=True, grace_seconds=0).removed
     opened.release("a-version")
     assert len(opened.heads()) == 3

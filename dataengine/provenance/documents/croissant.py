@@ -146,9 +146,9 @@ def _description(described: Described, found: Sequence[Source]) -> str:
 
 def _based_on(source: Source) -> Node:
     """A source; no `sc:Dataset`, which readers of Croissant take for the data set itself."""
-    node = {
+    return {
         "@type": "sc:CreativeWork",
-        "name": source.text("name") if source.text("name") != UNKNOWN else source.summary.source_id,
+        "name": source.summary.source_id,
         "identifier": source.summary.source_id,
         "url": source.url,
         "version": source.text("revision"),
@@ -157,7 +157,6 @@ def _based_on(source: Source) -> Node:
         "citeAs": source.text("citation"),
         "usageInfo": source.text("terms_url"),
     }
-    return node
 
 
 def _derived(found: Sequence[Source]) -> Node:
@@ -166,7 +165,9 @@ def _derived(found: Sequence[Source]) -> Node:
 
 
 def _usage(found: Sequence[Source]) -> Node:
-    said = [f"{s.label}: commercial use {s.text('commercial_ok')}; {s.text('usage')}; {s.text('terms_url')}" for s in found]
+    said = [
+        f"{s.label}: commercial use {s.text('commercial_ok')}; {s.text('usage')}; {s.text('terms_url')}" for s in found
+    ]
     return {"usageInfo": said}
 
 
@@ -194,11 +195,11 @@ def _rai(described: Described, found: Sequence[Source]) -> Node:
         "rai:dataUseCases": ["Training and evaluation of vision-language-action models"],
         "rai:dataSocialImpact": UNKNOWN,
         "rai:personalSensitiveInformation": [
-            f"{s.label}: personal information {s.text('personal_information')}; consent {s.text('consent')};"
-            f" de-identification {s.text('deidentification')}"
+            f"{s.label}: personal information {s.text('personal_information')}; consent {s.text('consent')},"
+            f" withdrawal to {s.text('withdrawal_contact')}; de-identification {s.text('deidentification')}"
             for s in found
         ],
-        "rai:dataReleaseMaintenancePlan": "Versions are immutable; a corrected or withdrawn source makes a new version.",
+        "rai:dataReleaseMaintenancePlan": "Versions are immutable; a corrected or withdrawn source makes a new one.",
     }
 
 
@@ -253,7 +254,9 @@ def _table_sets(described: Described) -> list[Node]:
             if not (earlier and column in _LATER_COLUMNS)
         ]
         key = [{"@id": f"{name}/{part}"} for part in (("uid",) if name == "episodes" else ("shard", "uid", "start"))]
-        found.append({"@type": "cr:RecordSet", "@id": name, "name": name, "description": told, "key": key, "field": fields})
+        found.append(
+            {"@type": "cr:RecordSet", "@id": name, "name": name, "description": told, "key": key, "field": fields}
+        )
     return found
 
 

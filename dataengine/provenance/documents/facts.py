@@ -35,9 +35,9 @@ class Source:
         """What is known of a field, as one line; "unknown" for nothing, and for a field that versions lacked."""
         value = self.said.get(name)
         if isinstance(value, Mapping):
-            parts = [f"{key}: {_line(item)}" for key, item in value.items() if item not in (None, "", UNKNOWN)]
+            parts = [f"{key}: {one_line(item)}" for key, item in value.items() if item not in (None, "", UNKNOWN)]
             return "; ".join(parts) or UNKNOWN
-        return _line(value)
+        return one_line(value)
 
     @property
     def url(self) -> str:
@@ -56,7 +56,8 @@ class Source:
         return self.summary.revision if _GIT.fullmatch(self.summary.revision) else None
 
 
-def _line(value: Any) -> str:
+def one_line(value: Any) -> str:
+    """A value as one line of text without credentials; "unknown" for nothing."""
     if value is None or value in ("", [], ()):
         return UNKNOWN
     if isinstance(value, bool):
