@@ -23,6 +23,7 @@ from dataengine.lake.care import tend
 from dataengine.lake_rows import Failure, Head
 from dataengine.reading import failure, read_chunk
 from dataengine.sources import SourceRecord, compare
+from dataengine.sources.checked import Checked
 from dataengine.specs.converter import Converter
 from dataengine.storage import SourceRoot, local_source, root_and_files
 from dataengine.transforms.language import bad_name
@@ -86,36 +87,8 @@ def ingest(
         if record is None:
             return _ingest(root, only, conversion, lake, engine, progress, dry_run=dry_run)
         conversion = record.stated_for(conversion)
-        checked = _Checked(record, compare(record, root, only, hashing).errors())
+        checked = Checked(record, compare(record, root, only, hashing).errors())
         return _ingest(root, only, conversion, lake, engine, progress, dry_run=dry_run, checked=checked)
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """A source record, and why files at hand are not the recorded ones."""
-
-    record: SourceRecord
-    wrong: Mapping[str, EpisodeError]
-
-    def sound(self, refs: Sequence[EpisodeRef], report: IngestReport) -> list[EpisodeRef]:
-        """The refs whose files are as recorded; of the others, and of files that no ref names, the report tells."""
-        kept, told = [], set()
-        for ref in refs:
-            names = [name for name in ref.files if name in self.wrong]
-            told |= set(names)
-            if names:
-                report.failures.append(failure("episode", ref.upstream_id, self.wrong[names[0]]))
-            else:
-                kept.append(ref)
-        for name in self.wrong.keys() - told:
-            report.failures = [entry for entry in report.failures if (entry.unit, entry.upstream_id) != ("file", name)]
-            report.failures.append(failure("file", name, self.wrong[name]))
-        return kept
-
-    def read(self, episode: Episode) -> Episode | Failure:
-        """An episode that was read from recorded bytes, or why it was not."""
-        error = self.record.check_read(episode.files)
-        return episode if error is None else failure("episode", episode.upstream_id, error)
 
 
 def _ingest(
@@ -127,7 +100,7 @@ def _ingest(
     progress: Progress | None,
     *,
     dry_run: bool,
-    checked: _Checked | None = None,
+    checked: Checked | None = None,
 ) -> IngestReport:
     converter = conversion.converter
     if lake is not None:
@@ -135,7 +108,7 @@ def _ingest(
     report = IngestReport(converter.source_id, converter.name)
     refs = _scan(root, only, converter, report)
     if checked is not None:
-        refs = checked.sound(refs, report)
+        refs, report.failures = checked.sound(refs, report.failures)
     report.scanned = len(refs) + len(report.failures)
     known = lake.known(converter.source_id) if lake is not None else {}
     forgotten = lake.tombstones() if lake is not None else Forgotten()

@@ -13,6 +13,7 @@ from typing import Any
 
 from dataengine.api.common import EngineName, Tell, bound, chosen_engine, mano_folder, silent
 from dataengine.convert import Conversion
+from dataengine.credentials import refuse_credentials
 from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
 from dataengine.errors import SpecError, StorageError
@@ -59,6 +60,7 @@ def ingest(
     `mano` is the folder of the user's MANO files, else `$DATAENGINE_MANO`; naming it for a converter that derives
     nothing from them is a `SpecError`. `record` is a source record: what differs from it is left out.
     """
+    refuse_credentials(str(path), "the address of a source")  # before a lake is made for it
     conversion = Conversion.load(converter, mano or mano_folder()) if isinstance(converter, str) else converter
     if mano is not None and not conversion.mano:
         raise SpecError(f"{conversion.converter.name} takes nothing from MANO files", fix="leave out --mano")

@@ -207,10 +207,12 @@ class Lake:
         converter, wanted = conversion.converter, set(upstream_ids)
         text = quoted(canonical_json(converter.source.canonical()).decode())
         own = f"source_id = {quoted(converter.source_id)} and conversion_digest = {quoted(conversion.digest)}"
-        rows = (row for rows in self._rows(["uid", "upstream_id"], None, f"{own} and source != {text}") for row in rows)
+        other = f"{own} and source != {text}"
+        rows = [row for rows in self._rows(["uid", "upstream_id"], None, other) for row in rows]
         uids = [row["uid"] for row in rows if row["upstream_id"] in wanted]
-        for start in range(0, len(uids), BATCH_UIDS):
-            where = f"uid in ({', '.join(map(quoted, uids[start : start + BATCH_UIDS]))})"
+        parts = [uids[start : start + BATCH_UIDS] for start in range(0, len(uids), BATCH_UIDS)]
+        listed = (f"uid in ({', '.join(map(quoted, part))})" for part in parts)
+        for where in [other] if rows and len(uids) == len(rows) else listed:
             retried(lambda where=where: self._episodes().update({"source": text}, where))  # type: ignore[misc]
         return len(uids)
 

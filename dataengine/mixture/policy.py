@@ -93,13 +93,14 @@ def stated_together(infos: Sequence[SourceInfo]) -> dict[str, Any]:
         told[name] = _joined([str(getattr(info, name)) for info in infos], "; ")
     contacts = [info.consent.withdrawal_contact for info in infos if isinstance(info.consent, Consent)]
     commercial = {info.commercial_ok for info in infos}
+    recorded = any(info.record_sha256 for info in infos)
     return {
         **told,
         "withdrawal_contact": _joined(contacts or [UNKNOWN], "; "),
         "commercial_ok": next(word for word in ("no", UNKNOWN, "yes") if word in commercial),
         "synthetic": all(info.synthetic for info in infos),
         "tags": tuple(sorted({tag for info in infos for tag in info.tags})),
-        "record_sha256": _joined([info.record_sha256 for info in infos if info.record_sha256], " "),
+        "record_sha256": _joined([info.record_sha256 or "-" for info in infos], " ") if recorded else "",
     }
 
 

@@ -107,7 +107,8 @@ class SourceSummary(Strict):
     personal_information: str = UNKNOWN
     tags: tuple[str, ...] = ()
     record_sha256: str = ""
-    """Of the source record whose digests the raw files were checked against; empty where none was given."""
+    """Of the source record whose digests the raw files were checked against; empty where none was given, several and `-` where
+    rows have several and none."""
 
     def canonical(self) -> Any:
         """Without what earlier versions did not have where it says nothing: their digests stay."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import fsspec
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -52,13 +53,17 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
+def plain_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def heads(lake: Path) -> list[tuple[str, str, str | None, str]]:
     return sorted((h.upstream_id, h.status, h.reason, h.source.record_sha256) for h in Lake(lake).heads())
 
 
 def test_a_record_names_every_file(record: Path, pusht_raw: Path) -> None:
     found = load_record(record)
-    assert sorted(found.files) == sorted(p.relative_to(pusht_raw).as_posix() for p in pusht_raw.rglob("*.*"))
+    assert sorted(found.files) == [p.relative_to(pusht_raw).as_posix() for p in plain_files(pusht_raw)]
     assert found.info is not None
     assert found.info.revision == "abc123"
     assert found.info.retrieved_at.endswith("+00:00")
@@ -183,6 +188,25 @@ def test_rows_that_were_there_tell_the_record(tmp_path: Path, pusht_raw: Path, r
         api.source_show(f"{lake}:pusht_lerobt")
 
 
+def test_a_copy_from_before_a_file_changed_stays_and_claims_no_record(tmp_path: Path, raw: Path, record: Path) -> None:
+    lake, out = tmp_path / "lake", tmp_path / "out"
+    api.ingest(raw, "pusht_lerobot", lake, workers=1)
+    flip(raw / PARQUET, 100)
+    report = api.ingest(raw, "pusht_lerobot", lake, record=record, workers=1)
+    assert [(f.upstream_id, f.reason) for f in report.failures] == [("episode_000003", "digest_mismatch")]
+    assert "the lake keeps the episode" in report.failures[0].what
+    assert report.restated == 5
+    digest = load_record(record).digest
+    told = {upstream: recorded for upstream, _, _, recorded in heads(lake)}
+    assert told == {f"episode_{number:06d}": "" if number == 3 else digest for number in range(6)}
+    manifest = api.build(Recipe.parse(RECIPE, "a test"), lake, out, workers=1).report.manifest
+    assert manifest is not None
+    (source,) = manifest.sources
+    assert source.episodes_kept == 6
+    assert (source.license, source.record_sha256) == ("Apache-2.0", f"- {digest}")
+    assert source.revision == "abc123; gym-pusht 0.1.8, written by lerobot 0.6.1", "what the rows tell, all of it"
+
+
 def test_the_record_of_another_source_is_refused(tmp_path: Path, pusht_raw: Path, record: Path) -> None:
     document = load_yaml(record)
     document["source"]["name"] = "another"
@@ -202,10 +226,10 @@ RECIPE = {
 }
 
 
-def write_recipe(path: Path, allow: object = None, **source: object) -> Path:
+def write_recipe(file: Path, allow: object = None, **source: object) -> Path:
     sources = [{"converter": "pusht_lerobot", **source}]
-    path.write_text(yaml.safe_dump({**RECIPE, "sources": sources, **({"allow": allow} if allow else {})}))
-    return path
+    file.write_text(yaml.safe_dump({**RECIPE, "sources": sources, **({"allow": allow} if allow else {})}))
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -317,10 +341,8 @@ def test_a_policy_that_says_nothing_changes_no_digest() -> None:
 
 
 def test_records_on_other_protocols(tmp_path: Path, pusht_raw: Path, record: Path) -> None:
-    import fsspec
-
     memory = fsspec.filesystem("memory")
-    for path in sorted(pusht_raw.rglob("*.*")):
+    for path in plain_files(pusht_raw):
         memory.pipe(f"/records/pusht/{path.relative_to(pusht_raw).as_posix()}", path.read_bytes())
     far = Path("memory://records/pusht")
     assert api.source_check(record, far).equal

@@ -15,6 +15,7 @@ from dataengine import api
 from dataengine.credentials import has_credential, redacted, refuse_credentials
 from dataengine.documents import load_yaml, spec_files
 from dataengine.errors import ConflictError, FormatError, SpecError
+from dataengine.mixture.policy import stated_together
 from dataengine.sources import SourceRecord, add, load_record, read_sums
 from dataengine.sources import record as records
 from dataengine.specs.converter import Converter, load_converter
@@ -213,6 +214,17 @@ def test_what_a_recipe_allows() -> None:
     assert fields(strict, info(**good, deidentification={"faces": "blurred", "plates": "blurred"})) == []
     assert fields(strict, info(**good, deidentification={"faces": "blurred"})) == ["deidentification"]
     assert fields(strict, info(**good, deidentification="not done")) == ["deidentification"]
+
+
+def test_rows_that_tell_different_facts_are_summed_up() -> None:
+    one = info(license="MIT OR Apache-2.0", commercial_ok="yes", tags=["b"], consent={"basis": "signed"})
+    two = info(synthetic=True, tags=["a"], record_sha256="ab")
+    told = stated_together([one, two])
+    assert told["license"] == "(MIT OR Apache-2.0) AND CC-BY-4.0"
+    assert (told["commercial_ok"], told["synthetic"]) == ("unknown", False), "the strictest"
+    assert (told["consent"], told["withdrawal_contact"]) == ("signed; unknown", "unknown")
+    assert (told["tags"], told["record_sha256"], told["creator"]) == (("a", "b"), "- ab", "unknown")
+    assert stated_together([one])["license"] == "MIT OR Apache-2.0"
 
 
 def test_summaries_of_before_keep_their_digest() -> None:

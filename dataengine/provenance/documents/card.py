@@ -11,7 +11,16 @@ from typing import Any
 import yaml
 
 from dataengine.mixture.store import shard_name
-from dataengine.provenance.documents.facts import UNKNOWN, Described, Source, licenses, one_line, sources, splits
+from dataengine.provenance.documents.facts import (
+    UNKNOWN,
+    Described,
+    Source,
+    licenses,
+    one_line,
+    sample_form,
+    sources,
+    splits,
+)
 
 HUB_LICENSES = frozenset(
     {
@@ -27,6 +36,7 @@ HUB_LICENSES = frozenset(
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))
 _LARGEST = "100B<n<1T"
+_ESCAPES = str.maketrans({**{sign: f"\\{sign}" for sign in "\\|`[]*"}, "<": "&lt;"})
 
 
 def card(described: Described) -> str:
@@ -78,7 +88,7 @@ def size_category(samples: int) -> str:
 
 
 def _cell(text: object) -> str:
-    return " ".join(str(text).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(str(text).split()).translate(_ESCAPES)
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -90,9 +100,8 @@ def _summary(described: Described, found: Sequence[Source]) -> str:
     manifest = described.manifest
     return (
         f"# {_cell(manifest.name)}\n\n"
-        f"{manifest.samples:,} samples of {len(found)} sources in {len(manifest.shards):,} WebDataset shards. A sample"
-        " is a JSON document, with pictures and arrays beside it under one key: state and action in one layout of named"
-        " channels, each with a mask.\n\n"
+        f"{manifest.samples:,} samples in {len(manifest.shards):,} WebDataset shards, sources: {len(found)}."
+        f" {sample_form(manifest)}\n\n"
         f"Manifest `sha256:{described.sha256}`, plan `{manifest.plan_id}`, schema {_cell(manifest.schema_version)}."
         " Creator and publication date: unknown.\n"
     )
@@ -166,6 +175,6 @@ def _load() -> str:
         "from dataengine.loader import open_mixture\n\n"
         'dataset = open_mixture("PATH_OF_THE_MIXTURE", split="train")\n'
         "```\n\n"
-        "or with any reader of WebDataset on the shards that the head lists. `sha256sum -c manifests/*.d/SHA256SUMS` in\n"
-        "the mixture's folder checks the files, `dataengine verify PATH_OF_THE_MIXTURE` everything.\n"
+        "or with any reader of WebDataset on the shards that the head lists. `sha256sum -c manifests/*.d/SHA256SUMS`\n"
+        "in the mixture's folder checks the files, `dataengine verify PATH_OF_THE_MIXTURE` everything.\n"
     )

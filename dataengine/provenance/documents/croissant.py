@@ -18,6 +18,7 @@ from dataengine.provenance.documents.facts import (
     is_uri,
     license_url,
     licenses,
+    sample_form,
     sources,
     splits,
 )
@@ -138,9 +139,8 @@ def _description(described: Described, found: Sequence[Source]) -> str:
     manifest = described.manifest
     parts = ", ".join(f"{split.samples:,} in {split.name}" for split in splits(manifest)) or "none"
     return (
-        f"{manifest.name}: {manifest.samples:,} samples ({parts}) of {len(found)} sources in {len(manifest.shards):,}"
-        " WebDataset shards. A sample is a JSON document with pictures and arrays beside it under one key:"
-        " state and action in one layout of named channels, each with a mask. The licence of a sample is its source's."
+        f"{manifest.name}: {manifest.samples:,} samples ({parts}) in {len(manifest.shards):,} WebDataset shards,"
+        f" sources: {len(found)}. {sample_form(manifest)} The licence of a sample is its source's."
     )
 
 
@@ -303,7 +303,7 @@ def _pictures(split: Split) -> Node:
         _field(
             f"{name}/view",
             "sc:Text",
-            "The view or the medium; `.mN` behind it for N steps back.",
+            "The view or the medium; `.mN` behind it for N steps back, a number in segments.",
             _extracted(pictures, name_of, r"^[^.]+\.(.+)\.[a-z]+$"),
         ),
         _field(f"{name}/image", "sc:ImageObject", "The picture.", _extracted(pictures, {"fileProperty": "content"})),

@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 PRODUCER = "urn:dataengine:builder:1"
 BUILD_TYPE = "urn:dataengine:build:1"
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-_GIT = re.compile(r"[0-9a-f]{40}")
+_GIT = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class Source:
 
     @property
     def git_commit(self) -> str | None:
-        """Its revision where that is a commit."""
-        return self.summary.revision if _GIT.fullmatch(self.summary.revision) else None
+        """The commit that its revision names, where it names one."""
+        found = _GIT.findall(self.summary.revision)
+        return found[0] if len(found) == 1 else None
 
 
 def one_line(value: Any) -> str:
@@ -86,6 +87,21 @@ def license_url(name: str) -> str:
 def licenses(found: Iterable[Source]) -> list[str]:
     """The licences of some sources, each once, sorted."""
     return sorted({source.text("license") for source in found})
+
+
+def in_segments(manifest: Manifest) -> bool:
+    """Whether a sample in the shards is a segment of an episode, out of which the loader cuts windows."""
+    samples = manifest.recipe.get("samples")
+    return isinstance(samples, Mapping) and samples.get("kind") == "episode"
+
+
+def sample_form(manifest: Manifest) -> str:
+    """What a sample is, in a sentence or two."""
+    own = " A sample is a segment of an episode, out of which windows are cut." if in_segments(manifest) else ""
+    return (
+        "A sample is a JSON document with pictures and arrays beside it under one key: state and action in one layout"
+        f" of named channels, each with a mask.{own}"
+    )
 
 
 @dataclass(frozen=True)

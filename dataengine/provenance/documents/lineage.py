@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from dataengine.provenance.documents.facts import PRODUCER, Described, Source, is_uri, sources
+from dataengine.provenance.documents.facts import PRODUCER, Described, Source, in_segments, is_uri, sources
 
 SPEC = "https://openlineage.io/spec"
 SCHEMA = f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -23,7 +23,7 @@ _FACETS = {
     "jobType": ("2-0-4", "JobTypeJobFacet"),
     "processing_engine": ("1-1-1", "ProcessingEngineRunFacet"),
 }
-_MEMBERS = (
+_WINDOWS = (
     ("json", "document", "Identity, prompt or messages, views, channels, units, time"),
     ("state.npy", "float32[history, channels]", "State in the unified channels"),
     ("state_mask.npy", "uint8[history, channels]", "Which of them exist"),
@@ -31,6 +31,15 @@ _MEMBERS = (
     ("action_mask.npy", "uint8[horizon, channels]", "Which of them exist"),
     ("is_pad.npy", "uint8[horizon]", "Rows behind the episode's end"),
     ("VIEW.jpg", "picture", "One member a view, `.png` where pictures are lossless"),
+)
+_SEGMENTS = (
+    ("json", "document", "Identity, texts, views, channels, units, bounds of the windows"),
+    ("state.npy", "float32[steps, channels]", "State in the unified channels"),
+    ("state_mask.npy", "uint8[steps, channels]", "Which of them exist"),
+    ("action.npy", "float32[steps, channels]", "Action in the unified channels"),
+    ("action_mask.npy", "uint8[steps, channels]", "Which of them exist"),
+    ("times.npy", "int64[steps]", "Time of each step in ns"),
+    ("VIEW.NUMBER.jpg", "picture", "One member a view and frame, `.png` where pictures are lossless"),
 )
 Node = dict[str, Any]
 
@@ -82,7 +91,8 @@ def _input(source: Source) -> Node:
 
 def _output(described: Described, *, created: bool) -> Node:
     manifest = described.manifest
-    fields = [{"name": name, "type": kind, "description": told} for name, kind, told in _MEMBERS]
+    members = _SEGMENTS if in_segments(manifest) else _WINDOWS
+    fields = [{"name": name, "type": kind, "description": told} for name, kind, told in members]
     size = sum(shard.bytes for shard in manifest.shards)
     counted = {"rowCount": manifest.samples, "size": size, "fileCount": len(manifest.shards)}
     return {
