@@ -36,6 +36,7 @@ from dataengine.api.versions import (
     urls,
     verify,
 )
+from dataengine.api.view import view
 
 __all__ = [
     "Added",
@@ -91,4 +92,5 @@ __all__ = [
     "untag",
     "urls",
     "verify",
+    "view",
 ]

@@ -23,6 +23,7 @@ from dataengine.cli import (
     sources,
     stats,
     versions,
+    view,
 )
 
 EXIT_CODES = (
@@ -71,6 +72,7 @@ schedule.register(app)
 stats.register(app)
 report.register(app)
 versions.register(app)
+view.register(app)
 
 
 def main() -> None:

@@ -159,6 +159,11 @@ class Lake:
         rows = self._usable(source_id, ["meta"])
         return Counter(file["path"] for row in rows for file in orjson.loads(row["meta"])["files"])
 
+    def files_of(self, source_id: str) -> Iterator[tuple[str, tuple[SourceFile, ...]]]:
+        """(uid, the files it was read from) of every usable episode of a source."""
+        for row in self._usable(source_id, ["meta"]):
+            yield row["uid"], tuple(SourceFile(**file) for file in orjson.loads(row["meta"])["files"])
+
     def _usable(self, source_id: str, columns: list[str]) -> Iterator[dict[str, Any]]:
         forgotten = self.tombstones()
         where = f"status = 'ok' and source_id = {quoted(source_id)}"

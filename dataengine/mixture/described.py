@@ -17,6 +17,7 @@ STATEMENT = "provenance.intoto.jsonl"
 SUMS = "SHA256SUMS"
 NAMES = (CROISSANT, CARD, STATEMENT, SUMS)
 FIX = "`dataengine documents M@V --rewrite` writes it anew"
+GONE = "remove it: it tells of one run, and nothing depends on it"
 
 
 def listed(store: MixtureStore, manifest_sha: str) -> dict[str, str] | None:
@@ -27,7 +28,7 @@ def listed(store: MixtureStore, manifest_sha: str) -> dict[str, str] | None:
     body = unseal(store.read(name), name)
     found = body.get("documents")
     if body.get("manifest") != manifest_sha or not isinstance(found, dict):
-        raise FormatError("digest_mismatch", f"not the list of this manifest's documents: {FIX}", where=name)
+        raise FormatError("digest_mismatch", "not the list of this manifest's documents", where=name, fix=FIX)
     return found
 
 
@@ -36,14 +37,14 @@ def check_document(store: MixtureStore, name: str, manifest_sha: str) -> None:
     try:
         found = listed(store, manifest_sha)
     except FormatError as error:
-        raise BadInput(error.reason, f"the list of documents is damaged: {FIX}", where=name) from None
+        raise BadInput(error.reason, "the list of documents is damaged", where=name, fix=FIX) from None
     own = name.rpartition("/")[2]
     if own == LIST or found is None:  # an unfinished list is told once, of the version
         return
     if own not in found:
-        raise BadInput("unknown_file", f"{LIST} does not list the document: {FIX}", where=name)
+        raise BadInput("unknown_file", f"{LIST} does not list the document", where=name, fix=FIX)
     if sha256_bytes(store.read(name)) != found[own]:
-        raise BadInput("digest_mismatch", f"the document is not what {LIST} lists: {FIX}", where=name)
+        raise BadInput("digest_mismatch", f"the document is not what {LIST} lists", where=name, fix=FIX)
 
 
 def unfinished(store: MixtureStore, manifest_sha: str) -> list[str]:
@@ -62,8 +63,8 @@ def check_run_document(store: MixtureStore, name: str) -> None:
     try:
         found = unseal(store.read(facts), facts).get("documents") if store.exists(facts) else None
     except FormatError:
-        raise BadInput("digest_mismatch", f"the facts of its run are damaged: {facts}", where=name) from None
+        raise BadInput("digest_mismatch", f"the facts of its run are damaged: {facts}", where=name, fix=GONE) from None
     if not isinstance(found, dict) or own not in found:
-        raise BadInput("unknown_file", f"{facts} names no such document: remove it", where=name)
+        raise BadInput("unknown_file", f"{facts} names no such document", where=name, fix="remove it")
     if sha256_bytes(store.read(name)) != found[own]:
-        raise BadInput("digest_mismatch", "not the document of its run: remove it, nothing depends on it", where=name)
+        raise BadInput("digest_mismatch", "not the document of its run", where=name, fix=GONE)

@@ -220,11 +220,12 @@ def parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_table(data: bytes) -> pa.Table:
-    """A ledger or shard records, page checksums verified."""
+def read_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """A ledger or shard records, page checksums verified; of `columns` those that it has."""
     # In this thread alone: a thread of Arrow that outlives the interpreter aborts the process at its end.
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as opened:
-        return opened.read(use_threads=False)
+        there = None if columns is None else [name for name in columns if name in opened.schema_arrow.names]
+        return opened.read(there, use_threads=False)
 
 
 def completed(table: pa.Table) -> pa.Table:

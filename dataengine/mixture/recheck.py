@@ -81,7 +81,7 @@ def recheck(found: Stored, inputs: Inputs, engine: Engine, tell: Progress) -> Re
         computed = reused(statistics.groups, spec, kept, frozen["sha256"])
     else:
         computed = statistics.document(spec)
-    pairs = list(_compared("", found.document, orjson.loads(canonical_json(computed))))
+    pairs = list(compared("", found.document, orjson.loads(canonical_json(computed))))
     report.values = len(pairs)
     report.differences = [Difference(*pair) for pair in pairs if pair[2] != pair[3]]
     if found.statistics is not None and found.statistics.to_bytes() != statistics.to_bytes():
@@ -90,13 +90,13 @@ def recheck(found: Stored, inputs: Inputs, engine: Engine, tell: Progress) -> Re
     return report
 
 
-def _compared(where: str, stored: Any, computed: Any) -> Iterator[tuple[str, str, Any, Any]]:
+def compared(where: str, stored: Any, computed: Any) -> Iterator[tuple[str, str, Any, Any]]:
     """(where, name, stored, computed) of every value; what stands on one side only has None on the other."""
     left_side, right_side = _named(stored), _named(computed)
     for name in sorted(left_side.keys() | right_side.keys()):
         left, right = left_side.get(name), right_side.get(name)
         if _inner(left) or _inner(right):
-            yield from _compared(f"{where} {name}".strip(), left, right)
+            yield from compared(f"{where} {name}".strip(), left, right)
         else:
             yield where or "normalization.json", name, left, right
 

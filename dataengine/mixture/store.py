@@ -46,11 +46,23 @@ def task_name(digest: str) -> str:
     return f"tasks/{digest}.json"
 
 
-class MixtureStore(Store):
-    """A mixture's folder, or prefix on S3. `create` makes one; a folder with other files in it is refused."""
+def seal_ref(version: str, manifest_sha: str) -> bytes:
+    """The ref of a version: it names itself, so that one under another name is seen."""
+    return seal({"manifest": manifest_sha, "version": version})
 
-    def __init__(self, root: Place, *, create: bool = False, writers: Writers = "conditional") -> None:
+
+class MixtureStore(Store):
+    """A mixture's folder, or prefix on S3. `create` makes one; a folder with other files in it is refused.
+
+    With `damaged` the mark is not looked at: for `verify`, which tells of it as of every other file.
+    """
+
+    def __init__(
+        self, root: Place, *, create: bool = False, writers: Writers = "conditional", damaged: bool = False
+    ) -> None:
         super().__init__(root, writers)
+        if damaged:
+            return
         if self.exists(MARKER):
             _check_mark(self)
         elif not create:
@@ -143,7 +155,7 @@ class MixtureStore(Store):
             if not move:
                 raise ConflictError(f"tag {name!r} stands for {standing}", where=self.address, fix="--move moves it")
             self.untag(name)
-        self.publish(f"tags/{name}", seal({"version": version}))
+        self.publish(f"tags/{name}", seal({"tag": name, "version": version}))
 
     def untag(self, name: str) -> None:
         """Remove a tag; an unknown one is a `SpecError`."""
@@ -221,13 +233,12 @@ class MixtureStore(Store):
         self.publish(f"manifests/{sha}.json", data)
         if describe is not None:
             describe(manifest)
-        ref = seal({"manifest": sha})
         if version is not None:
-            self.publish(f"refs/{version}", ref)
+            self.publish(f"refs/{version}", seal_ref(version, sha))
             return version, True
-        return self._next_ref(ref, content)
+        return self._next_ref(sha, content)
 
-    def _next_ref(self, ref: bytes, content: str) -> tuple[str, bool]:
+    def _next_ref(self, sha: str, content: str) -> tuple[str, bool]:
         """Create the next numbered ref; the one before, if another builder just made it for this content, serves too.
 
         Between looking at the last version and creating the next one nobody can slip in: the name would be taken.
@@ -238,7 +249,7 @@ class MixtureStore(Store):
                 return numbered[-1], False
             name = f"v{(_number(numbered[-1]) if numbered else 0) + 1:04d}"
             try:
-                return name, self.publish(f"refs/{name}", ref)
+                return name, self.publish(f"refs/{name}", seal_ref(name, sha))
             except ConflictError:
                 continue
         raise StorageError("other builders kept taking the next version", where=self.address, fix="build again")

@@ -107,8 +107,8 @@ class SourceSummary(Strict):
     personal_information: str = UNKNOWN
     tags: tuple[str, ...] = ()
     record_sha256: str = ""
-    """Of the source record whose digests the raw files were checked against; empty where none was given, several and `-` where
-    rows have several and none."""
+    """Of the source record that the raw files were checked against; empty where none was given. Where rows have several
+    and none: all of them, and `-`."""
 
     def canonical(self) -> Any:
         """Without what earlier versions did not have where it says nothing: their digests stay."""

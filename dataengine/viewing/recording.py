@@ -46,17 +46,19 @@ class Clock:
 class Recording:
     """A recording under way; `path` is written when `close` is called."""
 
-    def __init__(self, path: Path, recording_id: str, name: str, blueprint: Any) -> None:
+    def __init__(self, path: Path, recording_id: str, name: str) -> None:
         self._stream = rr.RecordingStream(APPLICATION, recording_id=recording_id, send_properties=False)
         if not rr.is_enabled(self._stream):
-            raise StorageError(
-                "recordings are switched off", where="the environment variable RERUN", fix="unset it, and try again"
-            )
+            raise StorageError("recordings are switched off", where="the environment variable RERUN", fix="unset it")
         self._strict = rr.strict_mode()
         rr.set_strict_mode(True)
         self._chunks = 0
-        self._stream.save(path, default_blueprint=blueprint)
+        self._stream.save(path)
         self._send("/__properties", None, rr.archetypes.RecordingInfo.columns(name=[name]))
+
+    def lay_out(self, blueprint: Any) -> None:
+        """How the viewer shows the recording at first. Its parts have names that the library draws."""
+        self._stream.send_blueprint(blueprint)
 
     def close(self) -> None:
         """Write what is left."""
@@ -160,7 +162,9 @@ def _numbered(chunk: Chunk, number: int) -> list[Chunk]:
     """The chunk with names of its own and of its rows that are counted: the library draws them at random."""
     batch = chunk.to_record_batch()
     rows = [number.to_bytes(8, "big") + row.to_bytes(8, "big") for row in range(batch.num_rows)]
-    at = next(place for place, field in enumerate(batch.schema) if (field.metadata or {}).get(b"rerun:kind") == b"control")
+    at = next(
+        place for place, field in enumerate(batch.schema) if (field.metadata or {}).get(b"rerun:kind") == b"control"
+    )
     columns = list(batch.columns)
     columns[at] = pa.array(rows, batch.schema.field(at).type)
     schema = batch.schema.with_metadata({**batch.schema.metadata, b"rerun:id": b"chunk_%016X%016x" % (number, 0)})

@@ -357,11 +357,11 @@ def test_it_travels_and_takes_subsets(real: Path) -> None:
 def test_samples_of_another_version_are_noticed(pusht: Path) -> None:
     baked, plain = (open_mixture(pusht / name, representation="relative") for name in ("relative", "plain"))
     for one, two, name in ((baked, plain, "baked as None"), (plain, baked, "its version as None")):
-        raw = two._shards.read(0)
+        (raw,) = two._stored.read([0], None)
         with pytest.raises(FormatError, match=name) as caught:
             one._decoder.decode([raw])
         assert caught.value.reason == "sample_damaged"
-    raw = baked._shards.read(0)
+    (raw,) = baked._stored.read([0], None)
     for member in ("present.npy", "action.npy"):
         left = {name: data for name, data in raw.members.items() if name != member}
         with pytest.raises(FormatError, match=f"{member} is missing"):
@@ -464,7 +464,7 @@ def test_values_without_statistics_stop_the_build(
     make_pusht: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All episodes in `valid`: the train split gives no range to bake with."""
-    monkeypatch.setattr("dataengine.mixture.judge.choose_split", lambda *_: "valid")
+    monkeypatch.setattr("dataengine.mixture.select.choose_split", lambda *_: "valid")
     raw = make_pusht(tmp_path / "raw", [1])
     small(raw, tmp_path / "L", tmp_path / "plain", "{}")
     with pytest.raises(SpecError, match="no statistics for"):

@@ -27,7 +27,7 @@ sources: [{converter: pusht_lerobot, path: "${data}"}]
 window: {chunk: {steps: 4}}
 split: {valid: 0.03}
 filters: FILTERS
-shards: {buckets: {train: 62, valid: 2}, segment: 5}
+shards: {buckets: {train: 62, valid: 2}, segment: 4}
 normalization: {representations: [absolute]}
 """
 
@@ -35,7 +35,7 @@ normalization: {representations: [absolute]}
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory, make_pusht: Callable[..., Path]) -> Path:
     root = tmp_path_factory.mktemp("thousand")
-    make_pusht(root / "raw", range(EPISODES + 1), rows=12)
+    make_pusht(root / "raw", range(EPISODES + 1), rows=8)
     api.ingest(root / "raw", "pusht_lerobot", root / "lake", workers=2)
     last = next(head.uid for head in Lake(root / "lake").heads() if head.upstream_id.endswith(f"{EPISODES}"))
     assert api.lake_remove(root / "lake", [last]) == 1

@@ -18,7 +18,7 @@ LEVELS = [
     {"transforms", "normalization", "evidence", "formats", "fixtures", "layouts", "shards", "specs"},
     {"catalogue", "convert", "plan", "schedule", "shuffle", "weights", "lake_rows", "inspection", "reading", "sources"},
     {"engine", "lake"},
-    {"ingest", "relabel", "mixture", "provenance", "report", "loader"},
+    {"ingest", "relabel", "mixture", "provenance", "report", "loader", "viewing"},
     {"api"},
     {"demo"},
     {"cli"},
@@ -39,6 +39,7 @@ DOORS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "urllib3": {"relabel"},
+    "rerun": {"viewing"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "testing" not in path.parts)
 
