@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from dataengine.api.common import Tell, conversions_at_hand, silent
+from dataengine.engine.local import LocalEngine
 from dataengine.errors import SpecError
 from dataengine.lake import Lake
 from dataengine.mixture import described
@@ -14,12 +16,15 @@ from dataengine.mixture import diff as diffing
 from dataengine.mixture import history as histories
 from dataengine.mixture import rebuild as rebuilding
 from dataengine.mixture import stale as staling
-from dataengine.mixture import verify as verifying
 from dataengine.mixture.collect import Garbage, building, collect
 from dataengine.mixture.rebuild import Rebuilt
 from dataengine.mixture.store import MixtureStore, shard_name, split_address
 from dataengine.provenance import audit as auditing
 from dataengine.provenance import documents as documenting
+from dataengine.verification import Asked, VerifyReport
+from dataengine.verification import verify as verifying
+
+PARALLEL_BYTES = 256 << 20
 
 
 def open_mixture(address: str) -> tuple[MixtureStore, str]:
@@ -41,10 +46,34 @@ def audit(address: str, *, shard: int | None = None, episode: str | None = None,
     return auditing.overview(store, version)
 
 
-def verify(address: str, tell: Tell = silent) -> verifying.VerifyReport:
-    """Check every byte of a mixture; with `M@V` only that version's chain beside the files themselves."""
-    path, version = split_address(address)
-    return verifying.verify(MixtureStore(path), version, tell)
+def verify(
+    address: str,
+    tell: Tell = silent,
+    *,
+    read_data: bool = False,
+    subset: float = 1.0,
+    seed: int = 0,
+    sources: Sequence[str] = (),
+    lake: Path | None = None,
+    workers: int | None = None,
+) -> VerifyReport:
+    """Check every byte of a mixture; with `M@V` only that version's chain beside the files themselves.
+
+    Args:
+        read_data: decode samples as the loader does, of every shard the share `subset` (at least one).
+        seed: which of them.
+        sources: raw files to hash again: `SOURCE=FOLDER`, `RECORD=FOLDER`, or a folder where there is one source.
+        lake: computes the statistics again, and knows which raw files the episodes were read from.
+        workers: processes; None: all cores for more than `PARALLEL_BYTES` of shards, else this process alone.
+    """
+    if not 0 < subset <= 1:
+        raise SpecError(f"a subset of {subset:.3g} is no share", fix="give more than 0% and at most 100%")
+
+    def engine(size: int) -> LocalEngine:
+        return LocalEngine(1 if workers is None and size < PARALLEL_BYTES else workers)
+
+    asked = Asked(subset if read_data else None, seed, tuple(sources), None if lake is None else Lake(lake))
+    return verifying(address, engine, tell, asked)
 
 
 def diff(first: str, second: str) -> dict[str, Any]:
@@ -86,10 +115,16 @@ def gc(mixture: Path, *, delete: bool = False) -> Garbage:
     return collect(MixtureStore(mixture), delete=delete)
 
 
-def rebuild(address: str, shard: int, lake: Path) -> Rebuilt:
-    """Make one shard of a version again from the lake, and compare it with the one that lies there."""
+def rebuild(address: str, shard: int, lake: Path, *, restore: bool = False) -> Rebuilt:
+    """Make one shard of a version again from the lake, and compare it with the one that lies there.
+
+    With `restore` an equal one replaces a shard or an index that is missing or damaged.
+    """
     store, version = open_mixture(address)
-    return rebuilding.rebuild(store, version, shard, Lake(lake))
+    with ExitStack() as stack:
+        if restore:
+            stack.enter_context(building(store))
+        return rebuilding.rebuild(store, version, shard, Lake(lake), restore=restore)
 
 
 def documents(address: str, *, rewrite: bool = False) -> dict[str, Any]:

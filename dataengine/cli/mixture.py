@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from dataengine.cli.output import print_json, print_table, progress, reported, shown
+
+if TYPE_CHECKING:
+    from dataengine.verification import VerifyReport
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Address = Annotated[str, typer.Argument(metavar="M[@V]", help="A mixture's folder, with @VERSION if not the latest.")]
@@ -77,26 +80,71 @@ def _print_episode(found: dict[str, Any]) -> None:
 
 
 @reported
-def verify(address: Address, json: Json = False) -> None:
-    """Check every file of a mixture against its digest, its record and its counts."""
+def verify(
+    address: Address,
+    read_data: Annotated[bool, typer.Option("--read-data", help="Decode samples too, as the loader does.")] = False,
+    subset: Annotated[
+        str, typer.Option(metavar="SHARE", help="With --read-data: this share of every shard's samples, as 5%.")
+    ] = "100%",
+    seed: Annotated[int, typer.Option(help="With --read-data: which samples.")] = 0,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SOURCE=]FOLDER", help="Hash raw files again; SOURCE is an id, or a record's file. Repeatable."
+        ),
+    ] = None,
+    lake: Annotated[
+        Path | None, typer.Option(help="Compute statistics again, and know the raw files' digests, from this lake.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: by size.")] = None,
+    json: Json = False,
+) -> None:
+    """Check every file of a mixture against its digest, its record and its counts, and say what to do."""
     from dataengine import api
 
     with progress() as tell:
-        report = api.verify(address, tell)
+        report = api.verify(
+            address,
+            tell,
+            read_data=read_data,
+            subset=_share(subset),
+            seed=seed,
+            sources=sources or (),
+            lake=lake,
+            workers=workers,
+        )
     if json:
-        document = {**vars(report), "ok": not report.problems, "problems": [vars(entry) for entry in report.problems]}
-        print_json(document)
+        print_json(report.document())
     else:
-        versions = ", ".join(report.versions) or "no version"
-        typer.echo(f"{versions}: {report.files:,} files, {report.shards:,} shards, {report.samples:,} samples checked")
-        if report.problems:
-            rows = [(entry.file, entry.reason, entry.what) for entry in report.problems]
-            print_table("problems", ("file", "reason", "what"), rows)
-            typer.echo("next: remove the named files and build again with the same recipe and lake", err=True)
-        else:
-            typer.echo("everything is as it was written")
+        _print_verified(report)
     if report.problems:
         raise typer.Exit(1)
+
+
+def _share(text: str) -> float:
+    """`5%` or `0.05`."""
+    from dataengine.errors import SpecError
+
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise SpecError(f"--subset {text!r} is no share", fix="write it as 5%") from None
+
+
+def _print_verified(report: VerifyReport) -> None:
+    versions = ", ".join(report.versions) or "no version"
+    typer.echo(f"{versions}: {report.files:,} files, {report.shards:,} shards, {report.samples:,} samples checked")
+    if report.decoded:
+        typer.echo(f"{report.decoded:,} samples decoded")
+    if report.recomputed:
+        typer.echo(f"statistics of {', '.join(report.recomputed)} computed again from the lake")
+    if report.raw_files:
+        typer.echo(f"{report.raw_files:,} raw files hashed again")
+    if report.problems:
+        rows = [(entry.file, entry.reason, entry.what, entry.fix) for entry in report.problems]
+        print_table("problems", ("file", "reason", "what", "next"), rows)
+    else:
+        typer.echo("everything is as it was written")
 
 
 @reported

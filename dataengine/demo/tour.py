@@ -14,7 +14,7 @@ from typing import Any
 from dataengine import api
 from dataengine.demo import data
 from dataengine.errors import StorageError
-from dataengine.mixture.verify import VerifyReport
+from dataengine.verification import VerifyReport
 from dataengine.specs.records import LedgerRow, Manifest, SourceSummary
 
 Tell = Callable[[str, int, int], None]

@@ -26,7 +26,7 @@ from dataengine.lake.reader import LakeReader
 from dataengine.lake.tables import BATCH_UIDS, COMMIT_RETRIES, EPISODES_TABLE, MEDIA_TABLE, lookup, quoted, retried
 from dataengine.lake.tombstones import Forgotten, Tombstone, Tombstones
 from dataengine.lake_rows import EPISODES, HEAD_COLUMNS, MEDIA, Failure, Head, episode_row, failure_row, media_rows
-from dataengine.storage import Place, Store, make_folder, remote
+from dataengine.storage import Place, SourceFile, Store, make_folder, remote
 from dataengine.storage.leases import lease, refuse, wait_for, working
 from dataengine.video import without_foreign
 

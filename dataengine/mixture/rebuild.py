@@ -17,13 +17,14 @@ from dataengine.lake import Lake, Snapshot
 from dataengine.mixture import ledger as ledgers
 from dataengine.mixture.judge import judge
 from dataengine.mixture.roster import Roster, RosterBuilder
-from dataengine.mixture.store import MixtureStore
+from dataengine.mixture.store import MixtureStore, index_name, shard_name
 from dataengine.mixture.tasks import Digests, build_shard
 from dataengine.mixture.verdicts import Verdicts
 from dataengine.plan import Tasks, clipped, source_of, tickets
 from dataengine.relabel.recipes import Relabelled, ask_models
 from dataengine.specs.recipe import Recipe
-from dataengine.specs.records import Manifest, ShardEntry
+from dataengine.specs.records import Manifest, ShardEntry, TaskRecord
+from dataengine.storage import CHUNK, sha256_file
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,15 @@ class Rebuilt:
     equal: bool
     samples: int
     why: str
+    restored: tuple[str, ...] = ()
+    """Files that were missing or damaged, and were put back."""
 
 
-def rebuild(store: MixtureStore, version: str, number: int, lake: Lake) -> Rebuilt:
-    """Make a shard again, in a folder that is thrown away, out of what the lake holds now."""
+def rebuild(store: MixtureStore, version: str, number: int, lake: Lake, *, restore: bool = False) -> Rebuilt:
+    """Make a shard again, in a folder that is thrown away, out of what the lake holds now.
+
+    With `restore` an equal one takes the place of a shard or an index that is missing or damaged.
+    """
     sha, manifest = store.manifest(version)
     if not 0 <= number < len(manifest.shards):
         raise SpecError(f"version {version} has no shard {number}", fix=f"its shards are 0..{len(manifest.shards) - 1}")
@@ -69,10 +75,27 @@ def rebuild(store: MixtureStore, version: str, number: int, lake: Lake) -> Rebui
             "normalization": normalization,
         }
         record = build_shard(payload)["record"]
-    equal = record.sha256 == entry.sha256
-    return Rebuilt(
-        version, number, entry.sha256, record.sha256, equal, record.samples, "" if equal else _why(entry, digest)
-    )
+        equal = record.sha256 == entry.sha256
+        restored = _restored(store, scratch, record) if restore and equal else ()
+    why = "" if equal else _why(entry, digest)
+    return Rebuilt(version, number, entry.sha256, record.sha256, equal, record.samples, why, restored)
+
+
+def _restored(store: MixtureStore, scratch: MixtureStore, record: TaskRecord) -> tuple[str, ...]:
+    """Put shard and index where they lie, unless the same bytes do already."""
+    put = []
+    for name, digest in ((shard_name(record.sha256), record.sha256), (index_name(record.sha256), record.index_sha256)):
+        if store.exists(name):
+            with store.local(name) as path:
+                if sha256_file(path) == digest:
+                    continue
+            store.remove(name)
+        with store.writer("shard") as staged, scratch.path(name).open("rb") as made:
+            while data := made.read(CHUNK):
+                staged.write(data)
+            staged.publish(name)
+        put.append(name)
+    return tuple(put)
 
 
 def _why(entry: ShardEntry, digest: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,26 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def irregular(root: Path) -> Iterator[tuple[str, str]]:
+    """(name, what) of everything below a folder that is no regular file: folders, links, special files."""
+    with os.scandir(root) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        name = Path(entry.path)
+        if entry.is_symlink():
+            yield entry.name, "a link"
+        elif entry.is_dir(follow_symlinks=False):
+            yield entry.name, "a folder"
+            yield from ((f"{entry.name}/{inner}", what) for inner, what in irregular(name))
+        elif not entry.is_file(follow_symlinks=False):
+            yield entry.name, "a special file"
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe that nobody writes to would hold the reader for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class LocalBackend:
     """A folder on a local disk."""
 
@@ -92,7 +113,9 @@ class LocalBackend:
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """A file's bytes, or `length` of them from `start`; a missing one is a `StorageError`."""
         try:
-            with (self.root / name).open("rb") as file:
+            with open(self.root / name, "rb", opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise StorageError("no regular file", where=self.at(name), fix="run verify")
                 file.seek(start)
                 return file.read() if length is None else file.read(length)
         except OSError as error:

@@ -37,7 +37,7 @@ class Chain:
     shards: Mapping[str, ShardFacts]
     odd: frozenset[str] = frozenset()
 
-    def check(self, version: str, sha: str, manifest: Manifest) -> None:
+    def check(self, sha: str, manifest: Manifest) -> None:
         """All that the manifest of a version names, and what it counts."""
         folder, where = self.store.documents(sha), f"manifests/{sha}.json"
         ledger = self._table(f"{folder}/ledger.parquet", manifest.ledger_sha256, _LEDGER)
@@ -94,9 +94,9 @@ class Chain:
                 continue
             self.report.shards += 1
             self.report.samples += found.samples
-            if (found.samples, found.bytes) != (shard.samples, shard.bytes):
+            if (found.samples, found.size) != (shard.samples, shard.bytes):
                 told = f"{shard.samples} samples and {shard.bytes} bytes of {name}, which has {found.samples} and"
-                self.report.add(where, "count_mismatch", f"{told} {found.bytes}", FORGED)
+                self.report.add(where, "count_mismatch", f"{told} {found.size}", FORGED)
         for sha, count in Counter(shard.sha256 for shard in manifest.shards).items():
             if count > 1:
                 self.report.add(where, "duplicate_shard", f"{shard_name(sha)} stands {count} times in it", FORGED)

@@ -22,9 +22,9 @@ from dataengine.storage import Store, sha256_file
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What a whole shard holds: bytes, samples, and the digest of how many each episode has."""
+    """What a whole shard holds: its size in bytes, samples, and the digest of how many each episode has."""
 
-    bytes: int
+    size: int
     samples: int
     episodes: bytes
 
@@ -42,7 +42,8 @@ def check_shard(task: dict[str, Any]) -> dict[str, Any]:
     try:
         with store.local(name) as path:
             if sha256_file(path) != sha:
-                raise BadInput("digest_mismatch", "the shard does not have the digest in its name", where=name)
+                what = "the shard does not have the digest in its name"
+                return {"facts": None, "problem": (name, "digest_mismatch", what)}
             listed = store.read(beside) if store.exists(beside) else b""
             return {"facts": _facts(path, listed, beside), "problem": None}
     except BadInput as error:

@@ -30,6 +30,7 @@ filters: FILTERS
 shards: {buckets: {train: 62, valid: 2}, segment: 4}
 normalization: {representations: [absolute]}
 """
+CHANGED = "[{name: max_action, limits: {native: 295}}, {name: min_steps, steps: 2}]"
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +100,22 @@ def test_small_changes_execute_few_tasks(thousand: Path, monkeypatch: pytest.Mon
     assert 0 < sum(dropped.values()) < 40
     assert filtered.report.tasks_executed == expected < 64
 
-    nothing = built(thousand, filters="[{name: max_action, limits: {native: 295}}, {name: min_steps, steps: 2}]")
+    nothing = built(thousand, filters=CHANGED)
     assert nothing.report.tasks_executed == 0
+
+    forgotten = Lake(thousand / "lake").heads()[3].uid
+    told = api.forget(thousand / "lake", reason="test", episodes=[forgotten], mixtures=[thousand / "m"], workers=2)
+    executed = told.mixtures[0].tasks_executed
+    purged = api.purge(thousand / "lake", mixtures=[thousand / "m"], delete=True)
+    probes = sum(purged.probes.values())
+    print(f"one episode forgotten: {executed} tasks executed; {purged.files} files searched for {probes} probes")
+    assert 1 <= executed <= 3
+    assert purged.finds == []
 
     monkeypatch.setattr(runs, "code_facts", lambda: {"version": "9", "commit": "f" * 40, "dirty_sha256": None})
     for part in ("refs", "manifests", "runs"):
         shutil.rmtree(thousand / "m" / part)
-    again = built(thousand)
+    again = built(thousand, filters=CHANGED)
     assert again.report.created
     assert again.report.tasks_executed == 0
     assert api.verify(str(thousand / "m")).problems == []

@@ -18,7 +18,7 @@ LEVELS = [
     {"transforms", "normalization", "evidence", "formats", "fixtures", "layouts", "shards", "specs"},
     {"catalogue", "convert", "plan", "schedule", "shuffle", "weights", "lake_rows", "inspection", "reading", "sources"},
     {"engine", "lake"},
-    {"ingest", "relabel", "mixture", "provenance", "report", "loader", "viewing"},
+    {"ingest", "relabel", "mixture", "provenance", "report", "loader", "verification", "viewing"},
     {"api"},
     {"demo"},
     {"cli"},
