@@ -19,8 +19,10 @@ from dataengine.mixture import stale as staling
 from dataengine.mixture.collect import Garbage, building, collect
 from dataengine.mixture.rebuild import Rebuilt
 from dataengine.mixture.store import MixtureStore, shard_name, split_address
-from dataengine.provenance import audit as auditing
 from dataengine.provenance import documents as documenting
+from dataengine.provenance import trace as tracing
+from dataengine.provenance.ask import Question, ask
+from dataengine.provenance.version import Version
 from dataengine.verification import Asked, VerifyReport
 from dataengine.verification import verify as verifying
 
@@ -34,16 +36,47 @@ def open_mixture(address: str) -> tuple[MixtureStore, str]:
     return store, store.resolve(version)
 
 
-def audit(address: str, *, shard: int | None = None, episode: str | None = None, drops: bool = False) -> dict[str, Any]:
-    """What made a version (`M` or `M@V`), one of its shards, where an episode went, or everything that was dropped."""
-    store, version = open_mixture(address)
-    if drops:
-        return auditing.drops(store, version)
-    if shard is not None:
-        return auditing.shard(store, version, shard)
-    if episode is not None:
-        return auditing.episode(store, version, episode)
-    return auditing.overview(store, version)
+def audit(
+    address: str,
+    *,
+    shard: int | None = None,
+    sample: str | None = None,
+    episode: str | None = None,
+    source: str | None = None,
+    license: str | None = None,
+    step: str | None = None,
+    code: str | None = None,
+    drops: bool = False,
+    sql: str | None = None,
+) -> dict[str, Any]:
+    """What made a version (`M` or `M@V`): all of it, or what one question asks.
+
+    Args:
+        address: the mixture, and the version if it is not the latest.
+        shard: what went into this shard.
+        sample: which shard, episode, source and steps a sample's key leads to.
+        episode: where an episode went (its uid, or the beginning of it).
+        source: a source by its id, its converter or its name in the recipe.
+        license: the sources and shards under a licence.
+        step: where a step ran, with which parameters, and what it dropped.
+        code: what a commit or a release built, of all versions.
+        drops: everything that was dropped, and why.
+        sql: one SELECT over the views that docs/audit.md describes: `columns` and `rows`.
+
+    Raises:
+        SpecError: two questions at once, an unknown name, or a query that cannot be asked.
+    """
+    asked = Question(shard, sample, episode, source, license, step, code, drops, sql)
+    return ask(address, asked)
+
+
+def trace(address: str, key: str, *, lake: Path | None = None, raw: Path | None = None) -> dict[str, Any]:
+    """The chain from one sample to its source files and their digests, every link checked that is at hand.
+
+    `lake` is the one that the version was built from, `raw` the folder or file that was ingested into it: its files are
+    hashed again, and bytes that went through untouched are looked up. `problems` of the answer say what does not fit.
+    """
+    return tracing.trace(Version.open(address), key, None if lake is None else Lake(lake), raw)
 
 
 def verify(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dataengine.cli import (
+    audit,
     bodies,
     catalog,
     catalogues,
@@ -65,6 +66,7 @@ data.register(app)
 sources.register(app)
 forgetting.register(app)
 relabel.register(app)
+audit.register(app)
 mixture.register(app)
 recipes.register(app)
 catalogues.register(app)

@@ -1,4 +1,4 @@
-"""Commands about mixtures: audit, verify, diff, urls, and the demo."""
+"""Commands about mixtures: verify, diff, urls, and the demo."""
 
 from __future__ import annotations
 
@@ -19,64 +19,8 @@ Address = Annotated[str, typer.Argument(metavar="M[@V]", help="A mixture's folde
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (audit, verify, diff, urls, demo):
+    for command in (verify, diff, urls, demo):
         app.command()(command)
-
-
-@reported
-def audit(
-    address: Address,
-    shard: Annotated[int | None, typer.Option(help="Show what went into this shard.")] = None,
-    episode: Annotated[str | None, typer.Option(help="Show where this episode went (uid or its beginning).")] = None,
-    drops: Annotated[bool, typer.Option("--drops", help="List everything that was dropped, and why.")] = False,
-    json: Json = False,
-) -> None:
-    """Show which sources, episodes and licences made a version, a shard, or where an episode went."""
-    from dataengine import api
-    from dataengine.errors import SpecError
-
-    if (shard is not None) + (episode is not None) + drops > 1:
-        raise SpecError("--shard, --episode and --drops do not go together", fix="give one of them")
-    found = api.audit(address, shard=shard, episode=episode, drops=drops)
-    if json:
-        print_json(found)
-    elif drops:
-        columns = ("source_id", "upstream_id", "reason", "evidence", "accepted", "uid")
-        rows = [[row[name][:12] if name == "uid" else row[name] for name in columns] for row in found["dropped"]]
-        print_table(f"dropped from {found['mixture']}@{found['version']}", columns, rows)
-    elif shard is not None:
-        _print_shard(found)
-    elif episode is not None:
-        _print_episode(found)
-    else:
-        _print_overview(found)
-
-
-def _print_overview(found: dict[str, Any]) -> None:
-    typer.echo(f"{found['mixture']}@{found['version']}: {found['samples']:,} samples, plan {found['plan_id']}")
-    names = ("source_id", "family", "license", "rate", "episodes_in", "episodes_kept", "episodes_dropped", "samples")
-    print_table("sources", names, [[source[name] for name in names] for source in found["sources"]])
-    print_table("drops", ("reason", "episodes"), list(found["drops"].items()))
-    columns = ("shard", "split", "samples", "bytes", "sha256")
-    print_table("shards", columns, [[shard[name] for name in columns] for shard in found["shards"]])
-
-
-def _print_shard(found: dict[str, Any]) -> None:
-    typer.echo(f"shard {found['shard']} ({found['split']}): {found['samples']:,} samples, {found['bytes']:,} bytes")
-    typer.echo(f"  sha256   {found['sha256']}\n  plan     {found['plan_id']}")
-    typer.echo(f"  licences {', '.join(found['licenses'])}")
-    columns = ("source_id", "upstream_id", "start", "stop", "samples", "uid")
-    print_table("inputs", columns, [[row[name] for name in columns] for row in found["inputs"]])
-
-
-def _print_episode(found: dict[str, Any]) -> None:
-    for name in ("uid", "source_id", "upstream_id", "converter", "family", "license", "url", "revision", "split"):
-        typer.echo(f"  {name:<12} {found[name]}")
-    fate = (
-        "kept" if found["status"] == "kept" else f"dropped by {found['step']}: {found['reason']}: {found['evidence']}"
-    )
-    typer.echo(f"  {'fate':<12} {fate}")
-    print_table("shards", ("shard", "start", "stop", "samples"), [list(row.values()) for row in found["shards"]])
 
 
 @reported

@@ -104,19 +104,24 @@ def rebuild(
     shard: Annotated[int, typer.Option(min=0, help="The shard's number, as `audit` lists it.")],
     lake: Annotated[Path, typer.Option("--lake", help="The lake it was built from.")],
     check: Annotated[bool, typer.Option("--check", help="Fail (exit 1) unless the bytes are the same.")] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put it back where the shard or its index is missing or damaged.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make one shard again from the lake and compare it, bit for bit, with the one that lies there."""
     from dataengine import api
 
-    found = api.rebuild(address, shard, lake)
+    found = api.rebuild(address, shard, lake, restore=restore)
     if json:
         print_json(asdict(found))
     else:
         typer.echo(f"shard {found.shard} of {address}: {found.samples:,} samples")
         typer.echo(f"  there    {found.sha256}\n  rebuilt  {found.rebuilt_sha256}")
         typer.echo("the same, bit for bit" if found.equal else f"not the same: {found.why}")
-    if check and not found.equal:
+        for name in found.restored:
+            typer.echo(f"put back {name}")
+    if (check or restore) and not found.equal:
         raise typer.Exit(1)
 
 

@@ -19,6 +19,7 @@ from dataengine.engine.base import Engine
 from dataengine.mixture import ledger as ledgers
 from dataengine.mixture.bake import Baker
 from dataengine.mixture.guard import NOT_COUNTED, TaskLoss, check_tasks, task_losses
+from dataengine.mixture.rows import RECORD_GROUP
 from dataengine.mixture.select import Inputs
 from dataengine.mixture.stale import made_with
 from dataengine.mixture.statistics import normalization_json
@@ -263,7 +264,7 @@ def commit(
         "normalization.json": planned.normalization,
         "statistics.bin": planned.statistics,
         "ledger.parquet": ledgers.parquet(ledger),
-        "shard_records.parquet": ledgers.parquet(segments),
+        "shard_records.parquet": ledgers.parquet(segments, RECORD_GROUP),
     }
     digests = {name: sha256_bytes(data) for name, data in documents.items()}
     manifest = Manifest(

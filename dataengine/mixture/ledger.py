@@ -5,51 +5,26 @@ Both are made and counted in columns: a mixture has more episodes than objects f
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataengine.mixture.policy import stated_together
 from dataengine.mixture.roster import STATUSES, Kind, Roster
+from dataengine.mixture.rows import LEDGER, RECORDS
+from dataengine.mixture.rows import completed as completed  # noqa: PLC0414 - written here, read there
+from dataengine.mixture.rows import parquet as parquet  # noqa: PLC0414
+from dataengine.mixture.rows import read_parquet as read_parquet  # noqa: PLC0414
+from dataengine.mixture.rows import read_table as read_table  # noqa: PLC0414
 from dataengine.mixture.verdicts import Verdicts
 from dataengine.plan import SPLITS, Tasks
 from dataengine.specs.recipe import Recipe
 from dataengine.specs.records import LedgerRow, ShardEntry, SourceSummary
 
-_LEDGER = pa.schema(
-    [
-        *((name, pa.string()) for name in ("unit", "source_id", "converter", "upstream_id", "uid", "status", "reason")),
-        *((name, pa.string()) for name in ("step", "evidence")),
-        ("bad_input", pa.bool_()),
-        ("accepted", pa.bool_()),
-        ("split", pa.string()),
-        ("samples", pa.int64()),
-        ("entry", pa.string()),
-        ("task", pa.string()),
-        ("steps", pa.int64()),
-        ("kept_steps", pa.int64()),
-        ("seconds", pa.float64()),
-    ]
-)
-_RECORDS = pa.schema(
-    [
-        ("shard", pa.int64()),
-        ("sha256", pa.string()),
-        ("split", pa.string()),
-        ("task_digest", pa.string()),
-        ("uid", pa.string()),
-        ("source_id", pa.string()),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("samples", pa.int64()),
-    ]
-)
 _UID_BYTES = 32
 _CHUNK = 1 << 22
 Ints = NDArray[np.int64]
@@ -111,7 +86,7 @@ def _ledger_part(roster: Roster, verdicts: Verdicts, given: Ints, accepted: NDAr
         "kept_steps": pa.array(np.ascontiguousarray(table["kept"]).astype(np.int64)),
         "seconds": pa.array(np.ascontiguousarray(table["seconds"])),
     }
-    return pa.table(columns, schema=_LEDGER)
+    return pa.table(columns, schema=LEDGER)
 
 
 def _words(words: Sequence[str], numbers: NDArray[Any]) -> pa.Array:
@@ -209,39 +184,8 @@ def _records_part(
         "start": pa.array(tasks.start[part].astype(np.int64)),
         "stop": pa.array(tasks.stop[part].astype(np.int64)),
         "samples": pa.array(counts[part]),
+        "converter": _words([kind.converter for kind in roster.kinds], roster.kind[rows]),
+        "entry": _words(roster.entries, roster.entry[rows]),
+        "upstream_id": roster.upstream.take(pa.array(rows)).cast(pa.string()),
     }
-    return pa.table(columns, schema=_RECORDS)
-
-
-def parquet(table: pa.Table) -> bytes:
-    """A ledger or shard records as Parquet, rows in their order."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, store_schema=False)
-    return buffer.getvalue()
-
-
-def read_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """A ledger or shard records, page checksums verified; of `columns` those that it has."""
-    # In this thread alone: a thread of Arrow that outlives the interpreter aborts the process at its end.
-    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as opened:
-        there = None if columns is None else [name for name in columns if name in opened.schema_arrow.names]
-        return opened.read(there, use_threads=False)
-
-
-def completed(table: pa.Table) -> pa.Table:
-    """A ledger with all columns: those of before had fewer, and called a source of the recipe by its converter."""
-    for field in _LEDGER:
-        if field.name not in table.schema.names:
-            usual = table["converter"] if field.name == "entry" else _nothing(field, table.num_rows)
-            table = table.append_column(field, usual)
-    return table
-
-
-def _nothing(field: pa.Field, rows: int) -> pa.Array:
-    return pa.array(["" if pa.types.is_string(field.type) else 0] * rows, field.type)
-
-
-def read_parquet(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a ledger or of shard records."""
-    found: list[dict[str, Any]] = read_table(data).to_pylist()
-    return found
+    return pa.table(columns, schema=RECORDS)

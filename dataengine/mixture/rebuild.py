@@ -17,6 +17,7 @@ from dataengine.lake import Lake, Snapshot
 from dataengine.mixture import ledger as ledgers
 from dataengine.mixture.judge import judge
 from dataengine.mixture.roster import Roster, RosterBuilder
+from dataengine.mixture.rows import read_shard
 from dataengine.mixture.store import MixtureStore, index_name, shard_name
 from dataengine.mixture.tasks import Digests, build_shard
 from dataengine.mixture.verdicts import Verdicts
@@ -109,7 +110,8 @@ def _why(entry: ShardEntry, digest: str) -> str:
 
 def _inputs(store: MixtureStore, sha: str, manifest: Manifest, number: int) -> list[dict[str, Any]]:
     data = store.checked(f"{store.documents(sha)}/shard_records.parquet", manifest.shard_records_sha256)
-    return [row for row in ledgers.read_parquet(data) if row["shard"] == number]
+    found: list[dict[str, Any]] = read_shard(data, number).to_pylist()
+    return found
 
 
 def _sources(store: MixtureStore, sha: str, manifest: Manifest, uids: list[str]) -> dict[str, str]:

@@ -174,8 +174,12 @@ class MixtureStore(Store):
     def manifest(self, version: str) -> tuple[str, Manifest]:
         """(sha256, manifest) of a version, digest checked."""
         sha = self.manifest_sha(version)
-        data = self.checked(f"manifests/{sha}.json", sha)
-        return sha, Manifest.parse(load_json(data, f"manifests/{sha}.json"), f"manifests/{sha}.json")
+        return sha, self.manifest_of(sha)
+
+    def manifest_of(self, sha: str) -> Manifest:
+        """The manifest with this digest, which is checked."""
+        name = f"manifests/{sha}.json"
+        return Manifest.parse(load_json(self.checked(name, sha), name), name)
 
     def checked(self, name: str, sha256: str) -> bytes:
         """Content of `name`, which must have this digest; else a `FormatError` `digest_mismatch`."""

@@ -1,54 +1,54 @@
-"""Audit: which episodes, licences and code made a version, a shard, or where an episode went."""
+"""Audit: which episodes, licences and code made a version, a shard, or where an episode went.
+
+Everything is counted in columns: a version has more episodes than objects are quick to make.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dataengine.errors import SpecError
-from dataengine.mixture import ledger as ledgers
-from dataengine.mixture.diff import ledger_rows
-from dataengine.mixture.store import MixtureStore, shard_name
-from dataengine.specs.records import Manifest
+from dataengine.mixture.store import shard_name
+from dataengine.provenance.version import Version, facts, terms
+
+_DROPS = ("uid", "unit", "source_id", "upstream_id", "reason", "step", "evidence", "bad_input", "accepted")
+_INPUTS = ("uid", "source_id", "converter", "entry", "upstream_id", "start", "stop", "samples")
+_UID = re.compile(r"[0-9a-f]{1,64}")
 
 
-def overview(store: MixtureStore, version: str) -> dict[str, Any]:
+def overview(version: Version) -> dict[str, Any]:
     """A version: shards, sources with licence and counts, drops by reason."""
-    sha, manifest = store.manifest(version)
+    manifest = version.manifest
     return {
         "mixture": manifest.name,
-        "version": version,
-        "manifest": sha,
+        "version": version.name,
+        "manifest": version.sha256,
         "plan_id": manifest.plan_id,
         "lake_digest": manifest.lake_digest,
         "samples": manifest.samples,
-        "shards": [_shard(manifest, number) for number in range(len(manifest.shards))],
+        "terms": terms(manifest.sources),
+        "shards": [shard_facts(version, number) for number in range(len(manifest.shards))],
         "sources": [
-            {
-                "source_id": source.source_id,
-                "converter": source.converter,
-                "family": source.family,
-                "license": source.license,
-                "url": source.url,
-                "revision": source.revision,
-                "terms_url": source.terms_url,
-                "consent": source.consent,
-                "commercial_ok": source.commercial_ok,
-                "synthetic": source.synthetic,
-                "rate": manifest.pins.rates.get(source.converter),
-                "episodes_in": source.episodes_in,
-                "episodes_kept": source.episodes_kept,
-                "episodes_dropped": source.episodes_dropped,
-                "samples": source.samples,
-            }
+            {**source.model_dump(mode="json"), "rate": manifest.pins.rates.get(source.converter)}
             for source in manifest.sources
         ],
+        "steps": version.steps(),
+        "conversions": version.conversions(),
+        "encoders": dict((manifest.made or {}).get("encoders", {})),
+        "policy": manifest.policy,
         "drops": dict(manifest.drops),
         "bad_input": manifest.bad_input,
     }
 
 
-def _shard(manifest: Manifest, number: int) -> dict[str, Any]:
-    shard = manifest.shards[number]
+def shard_facts(version: Version, number: int) -> dict[str, Any]:
+    """What the manifest says of a shard."""
+    shard = version.manifest.shards[number]
     return {
         "shard": number,
         "sha256": shard.sha256,
@@ -58,74 +58,75 @@ def _shard(manifest: Manifest, number: int) -> dict[str, Any]:
         "split": shard.split,
         "bucket": shard.bucket,
         "task_digest": shard.task_digest,
+        "index_sha256": shard.index_sha256,
     }
 
 
-def _inputs(store: MixtureStore, sha: str, manifest: Manifest) -> list[dict[str, Any]]:
-    name = f"{store.documents(sha)}/shard_records.parquet"
-    return ledgers.read_parquet(store.checked(name, manifest.shard_records_sha256))
-
-
-def shard(store: MixtureStore, version: str, number: int) -> dict[str, Any]:
-    """One shard: its segments of episodes, samples by source, licences."""
-    sha, manifest = store.manifest(version)
-    if not 0 <= number < len(manifest.shards):
-        raise SpecError(f"version {version} has no shard {number}", fix=f"they are 0 to {len(manifest.shards) - 1}")
-    known = {row["uid"]: row for row in ledger_rows(store, sha, manifest)}
-    inputs = [row for row in _inputs(store, sha, manifest) if row["shard"] == number]
-    counts: dict[str, int] = {}
-    for row in inputs:
-        counts[row["source_id"]] = counts.get(row["source_id"], 0) + row["samples"]
+def shard(version: Version, number: int) -> dict[str, Any]:
+    """One shard: its segments of episodes, samples by source, licences and terms, steps, converters, encoders."""
+    manifest, rows = version.manifest, version.inputs(number).select(list(_INPUTS)).to_pylist()
+    counts: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        counts[row["source_id"]] += row["samples"]
+        pairs[row["source_id"], row["converter"]] += row["samples"]
+    known = version.known_sources()
+    used = [known[pair] for pair in sorted(pairs) if pair in known]
     return {
-        **_shard(manifest, number),
-        "plan_id": manifest.plan_id,
-        "licenses": sorted({source.license for source in manifest.sources if source.source_id in counts}),
-        "sources": dict(sorted(counts.items())),
-        "inputs": [
-            {
-                "uid": row["uid"],
-                "source_id": row["source_id"],
-                "upstream_id": known[row["uid"]]["upstream_id"],
-                "start": row["start"],
-                "stop": row["stop"],
-                "samples": row["samples"],
-            }
-            for row in inputs
-        ],
-    }
-
-
-def drops(store: MixtureStore, version: str) -> dict[str, Any]:
-    """Everything that was dropped, with reason and evidence."""
-    sha, manifest = store.manifest(version)
-    names = ("uid", "unit", "source_id", "upstream_id", "reason", "step", "evidence", "bad_input", "accepted")
-    rows = [row for row in ledger_rows(store, sha, manifest) if row["status"] == "dropped"]
-    return {
+        **shard_facts(version, number),
         "mixture": manifest.name,
-        "version": version,
-        "drops": dict(manifest.drops),
-        "dropped": [{name: row[name] for name in names} for row in rows],
+        "version": version.name,
+        "plan_id": manifest.plan_id,
+        "lake_digest": manifest.lake_digest,
+        "licenses": sorted({source.license for source in used}),
+        "terms": terms(used),
+        "sources": dict(sorted(counts.items())),
+        "source_records": [{**facts(source), "samples": pairs[source.source_id, source.converter]} for source in used],
+        "steps": version.steps(sorted({row["entry"] for row in rows})),
+        "conversions": version.conversions(pairs),
+        "encoders": dict((manifest.made or {}).get("encoders", {})),
+        "inputs": rows,
     }
 
 
-def episode(store: MixtureStore, version: str, uid: str) -> dict[str, Any]:
-    """One episode by its uid or the beginning of it (a sample key's first part): fate, evidence, shards."""
-    sha, manifest = store.manifest(version)
-    found = [row for row in ledger_rows(store, sha, manifest) if row["uid"].startswith(uid)] if uid else []
-    if len(found) != 1:
-        what = f"no episode {uid!r}" if not found else f"{len(found)} episodes begin with {uid!r}"
-        raise SpecError(f"{what} in version {version}", fix="give the uid as the ledger or a sample's JSON shows it")
-    row = found[0]
-    source = next(s for s in manifest.sources if (s.source_id, s.converter) == (row["source_id"], row["converter"]))
+def drops(version: Version) -> dict[str, Any]:
+    """Everything that was dropped, with reason and evidence."""
+    table = version.ledger(("status", *_DROPS))
+    rows = table.filter(pc.equal(table["status"], "dropped")).select(list(_DROPS)).to_pylist()
+    return {
+        "mixture": version.manifest.name,
+        "version": version.name,
+        "drops": dict(version.manifest.drops),
+        "dropped": rows,
+    }
+
+
+def episode(version: Version, uid: str) -> dict[str, Any]:
+    """One episode by its uid or the beginning of it, or by a sample's key: fate, evidence, shards."""
+    row = episode_row(version, uid.partition("-")[0])
+    source = version.known_sources()[row["source_id"], row["converter"]]
+    records = version.records(("shard", "start", "stop", "samples"))
+    own = records.filter(pc.equal(records["uid"], row["uid"]))
     return {
         **row,
-        "family": source.family,
-        "license": source.license,
-        "url": source.url,
-        "revision": source.revision,
-        "shards": [
-            {"shard": entry["shard"], "start": entry["start"], "stop": entry["stop"], "samples": entry["samples"]}
-            for entry in _inputs(store, sha, manifest)
-            if entry["uid"] == row["uid"]
-        ],
+        **{name: value for name, value in facts(source).items() if name not in row},
+        "steps_run": version.steps([row["entry"]]).get(row["entry"], []),
+        "shards": own.select(["shard", "start", "stop", "samples"]).to_pylist(),
     }
+
+
+def episode_row(version: Version, uid: str) -> dict[str, Any]:
+    """The ledger's row of the one episode whose uid begins so; none or several are a `SpecError`."""
+    table = version.ledger()
+    found = with_prefix(table, uid) if _UID.fullmatch(uid) else table.slice(0, 0)
+    if found.num_rows != 1:
+        what = f"no episode {uid!r}" if not found.num_rows else f"{found.num_rows} episodes begin with {uid!r}"
+        fix = "give the uid as the ledger or a sample's JSON shows it"
+        raise SpecError(f"{what} in version {version.name}", fix=fix)
+    row: dict[str, Any] = found.to_pylist()[0]
+    return row
+
+
+def with_prefix(table: pa.Table, uid: str) -> pa.Table:
+    """The rows whose uid begins so."""
+    return table.filter(pc.starts_with(table["uid"], uid))

@@ -62,15 +62,17 @@ class VerifyReport:
 
 @dataclass
 class Advice:
-    """What to do about a damaged file, by what it is. `shards` tells (version, number) of the shards of versions."""
+    """What to do about a damaged file, by what it is.
+
+    `shards` tells (version, number) of a shard, `refs` the versions of a manifest.
+    """
 
     mixture: str
     shards: dict[str, tuple[str, int]] = field(default_factory=dict)
     refs: dict[str, list[str]] = field(default_factory=dict)
 
-    def know(self, version: str, sha: str, shards: Mapping[int, str]) -> None:
-        """A version, its manifest, and its shards' digests by number."""
-        self.refs.setdefault(sha, []).append(version)
+    def know(self, version: str, shards: Mapping[int, str]) -> None:
+        """A version, and its shards' digests by number."""
         for number, shard in shards.items():
             self.shards.setdefault(shard, (version, number))
 

@@ -73,7 +73,7 @@ class _Run:
         self.store, self.make_engine, self.tell = store, engine, tell
         self.report = VerifyReport()
         self.advice = Advice(store.address)
-        others = dict(irregular(store.root)) if store.is_local else {}
+        others = dict(irregular(store.root)) if store.is_local and store.root.is_dir() else {}
         self.others = {name: what for name, what in others.items() if name.split("/")[0] != "staging"}
         self.odd = frozenset(self.others)
         self.names = [name for name in store.files() if name not in self.odd]
@@ -86,7 +86,7 @@ class _Run:
             if known is not None:
                 self.found[name] = known
                 digests = {number: shard.sha256 for number, shard in enumerate(known[1].shards)}
-                self.advice.know(name, known[0], digests)
+                self.advice.know(name, digests)
 
     def _known(self, version: str) -> tuple[str, Manifest] | None:
         """A version's manifest; None where ref or manifest cannot be read, of which the files tell."""
@@ -95,9 +95,8 @@ class _Run:
             name = f"manifests/{sha}.json"
             if not isinstance(sha, str) or name in self.odd:
                 return None
-            self.advice.refs.setdefault(sha, [])
+            self.advice.refs.setdefault(sha, []).append(version)
             if not self.store.exists(name):
-                self.advice.refs[sha].append(version)
                 self.report.add(name, "missing_file", f"the manifest of {version} is missing", self.advice.of(name))
                 return None
             data = self.store.read(name)

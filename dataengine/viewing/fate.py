@@ -147,7 +147,7 @@ def draw(recording: Recording, fate: Fate, clock: Clock) -> list[str]:
     if starts:
         counts = np.bincount([start.step for start in starts], minlength=len(times)).astype(np.float64)
         name = "segments that start here" if fate.kind == "episode" else "samples that start here"
-        recording.scalars(STARTS, _clock(times, clock), counts[:, None], [name])
+        recording.scalars(STARTS, _clock(times, clock), counts[:, None], [name], pale=True)
         at = _clock(times[[start.step for start in starts]], clock)
         recording.events(SAMPLES, at, [f"{s.key}   (shard {s.shard}, {s.split})" for s in starts])
         found.append(STARTS)

@@ -23,6 +23,16 @@ APPLICATION = "dataengine"
 TIME, STEP = "time", "step"
 CHUNK_BYTES = 4 << 20
 Colour = tuple[int, int, int]
+CURVES: tuple[Colour, ...] = (
+    (214, 64, 56),
+    (48, 150, 72),
+    (48, 104, 214),
+    (226, 138, 24),
+    (140, 72, 190),
+    (22, 160, 170),
+    (200, 62, 140),
+    (120, 120, 120),
+)
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
@@ -70,11 +80,12 @@ class Recording:
         self._chunks += 1
         self._stream.send_chunks(_numbered(made, self._chunks))
 
-    def scalars(self, path: str, clock: Clock, values: Floats, names: Sequence[str]) -> None:
-        """Curves: `values` [n, c], NaN where there is none, and a name for each."""
+    def scalars(self, path: str, clock: Clock, values: Floats, names: Sequence[str], *, pale: bool = False) -> None:
+        """Curves: `values` [n, c], NaN where there is none, and a name for each. `pale` tells two sides apart."""
         count, width = values.shape
         columns = rr.Scalars.columns(scalars=np.ascontiguousarray(values, np.float64).ravel())
-        self._send(path, None, rr.SeriesLines.columns(names=list(names)).partition([width]))
+        mixed = [tuple((shade + 255 * pale) // (1 + pale) for shade in CURVES[at % len(CURVES)]) for at in range(width)]
+        self._send(path, None, rr.SeriesLines.columns(names=list(names), colors=mixed).partition([width]))
         self._send(path, clock, columns.partition([width] * count))
 
     def poses(self, path: str, clock: Clock, positions: Floats, quaternions: Floats) -> None:

@@ -34,7 +34,8 @@ def signals(recording: Recording, episode: Episode, clock: Clock) -> list[Plot]:
         for block in blocks_of(slots):
             path = f"{side}/{slot_path(block.slot)}"
             names = [f"{side} {name}" for name in channel_names(episode, side, block)]
-            recording.scalars(path, clock, np.where(block.mask, block.values, np.nan), names)
+            shown_values = np.where(block.mask, block.values, np.nan)
+            recording.scalars(path, clock, shown_values, names, pale=side == "action")
             shown.setdefault(block.slot.key, (block.slot, []))[1].append(path)
     plots = [Plot(_title(episode, slot), tuple(paths)) for slot, paths in shown.values()]
     if episode.native_action:

@@ -55,9 +55,8 @@ def bodies(recording: Recording, episode: Episode, clock: Clock) -> list[str]:
         frame = episode.frames.get(f"state/{place_key}", "unknown")
         path = f"{frame_path(frame)}/{body}"
         place, turn = block_of(episode.state, place_key), block_of(episode.state, turn_key)
-        if place is not None and place.values.shape[1] == 3:
+        if place is not None and place.values.shape[1] == 3 and _body(recording, path, clock, place, turn):
             frames.append(frame)
-            _body(recording, path, clock, place, turn)
             _way(recording, f"{path}_way", place, "state")
             _fingertips(recording, episode, path, clock, body)
         target = block_of(episode.action, place_key)
@@ -76,14 +75,20 @@ def _spaces(recording: Recording, frames: list[str]) -> list[str]:
     return found
 
 
-def _body(recording: Recording, path: str, clock: Clock, place: Block, turn: Block | None) -> None:
-    """The pose of a body where it is known; where the source has no rotation, its place with the frame's own axes."""
+def _body(recording: Recording, path: str, clock: Clock, place: Block, turn: Block | None) -> bool:
+    """The pose of a body where it is known; without a rotation in the source its place, with the frame's own axes.
+
+    Returns whether there is any.
+    """
     known = place.whole if turn is None else place.whole & turn.whole
+    if not known.any():
+        return False
     quaternions = np.tile((0.0, 0.0, 0.0, 1.0), (len(known), 1))
     if turn is not None:
         quaternions = _turns(turn)
     recording.poses(path, clock.at(known), place.values[known], quaternions[known])
     recording.axes(path, AXES_M.get(path.rpartition("/")[2], 0.08))
+    return True
 
 
 def _turns(turn: Block) -> Floats:
@@ -124,9 +129,9 @@ def cameras(recording: Recording, episode: Episode, clock: Clock) -> list[str]:
         scaled = camera.shown(matrix, view.rotate, size)
         recording.pinhole(path, _K(scaled), (float(size[0]), float(size[1])))
         found = pose_rows(episode, view)
-        if found is not None:
+        if found is not None and found[1].any():
             poses, known = found
-            quaternions = geometry.rotation_of(poses[known]).as_quat() if known.any() else np.zeros((0, 4))
+            quaternions = geometry.rotation_of(poses[known]).as_quat()
             recording.poses(path, clock.at(known), poses[known, :3, 3], quaternions)
             frames.append(camera_frame(episode, view))
     return frames

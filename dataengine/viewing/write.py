@@ -47,7 +47,9 @@ def _trajectory(recording: Recording, episode: Episode, head: Head, fate: Fate |
     shown = pictures.views(recording, episode, clock)
     frames = space.bodies(recording, episode, clock)
     frames += space.cameras(recording, episode, clock)
-    plots: list[tuple[str, Sequence[str]]] = [(plot.title, plot.paths) for plot in signals.signals(recording, episode, clock)]
+    plots: list[tuple[str, Sequence[str]]] = [
+        (plot.title, plot.paths) for plot in signals.signals(recording, episode, clock)
+    ]
     texts.language(recording, episode, clock)
     logs = [("language, by span", texts.EVENTS)] if episode.language else []
     if fate is not None:

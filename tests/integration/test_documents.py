@@ -468,7 +468,7 @@ def test_what_would_grant_access_is_left_out() -> None:
 
 
 def problems(mixture: Path) -> dict[str, tuple[str, str]]:
-    return {Path(p.file).name: (p.reason, p.what) for p in api.verify(str(mixture)).problems}
+    return {Path(p.file).name: (p.reason, f"{p.what}: {p.fix}") for p in api.verify(str(mixture)).problems}
 
 
 def test_verify_names_every_damaged_document(made: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ DOORS = {
     "rich": {"cli"},
     "urllib3": {"relabel"},
     "rerun": {"viewing"},
+    "duckdb": {"provenance"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "testing" not in path.parts)
 
