@@ -28,7 +28,8 @@ class Question:
     @property
     def kind(self) -> str:
         """The name of what is asked; two at once are a `SpecError`."""
-        asked = [field.name for field in fields(self) if getattr(self, field.name) not in (None, False)]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        asked = [name for name, value in values.items() if value is not None and value is not False]
         if len(asked) > 1:
             named = " and ".join(f"--{name}" for name in asked)
             raise SpecError(f"{named} do not go together", fix="give one of them, or join views by --sql")

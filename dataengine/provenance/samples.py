@@ -87,7 +87,7 @@ def sample(version: Version, key: str) -> dict[str, Any]:
 
 def sample_table(version: Version) -> pa.Table:
     """Every sample of a version, from the indexes of its shards: the one view that reads more than two documents."""
-    records = version.records(("shard", "source_id", "entry"))
+    records = version.records(("shard", "source_id"))
     count = len(version.manifest.shards)
     edges = np.searchsorted(records["shard"].to_numpy(), np.arange(count + 1)).tolist()
     parts = (_shard_samples(version, n, records.slice(edges[n], edges[n + 1] - edges[n])) for n in range(count))
@@ -102,8 +102,7 @@ SAMPLES = pa.schema(
         ("step", pa.int64()),
         ("repeat", pa.int64()),
         ("split", pa.string()),
-        ("source_id", pa.string()),
-        ("entry", pa.string()),
+        ("source", pa.string()),
     ]
 )
 
@@ -123,7 +122,6 @@ def _shard_samples(version: Version, number: int, own: pa.Table) -> pa.Table:
         "step": pa.array([int(part[1]) for part in parts], pa.int64()),
         "repeat": pa.array([None if part[2] == "seg" else int(part[2]) for part in parts], pa.int64()),
         "split": pa.array([shard.split] * len(keys), pa.string()),
-        "source_id": own["source_id"].take(places),
-        "entry": own["entry"].take(places),
+        "source": own["source_id"].take(places),
     }
     return pa.table(columns, schema=SAMPLES)

@@ -61,7 +61,7 @@ class Version:
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The shard records: one row for each segment in each shard, in shard order."""
-        wanted = None if columns is None else tuple(dict.fromkeys(("uid", *columns)))
+        wanted = None if columns is None else tuple(dict.fromkeys((*columns, "uid")))
         return self._joined(read_table(self._records, wanted), wanted)
 
     def inputs(self, shard: int) -> pa.Table:

@@ -28,7 +28,7 @@ _SHARDS = pa.schema(
         ("samples", pa.int64()),
         ("split", pa.string()),
         ("bucket", pa.string()),
-        ("source", pa.string()),
+        ("entry", pa.string()),
         ("task_digest", pa.string()),
         ("index_sha256", pa.string()),
         ("plan_id", pa.string()),
@@ -140,6 +140,7 @@ def _shards(version: Version) -> pa.Table:
             {
                 **shard.model_dump(),
                 "shard": number,
+                "entry": shard.source,
                 "path": shard_name(shard.sha256),
                 "plan_id": version.manifest.plan_id,
                 "episodes": episodes.get(number, 0),
