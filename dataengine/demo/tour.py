@@ -14,8 +14,8 @@ from typing import Any
 from dataengine import api
 from dataengine.demo import data
 from dataengine.errors import StorageError
-from dataengine.verification import VerifyReport
 from dataengine.specs.records import LedgerRow, Manifest, SourceSummary
+from dataengine.verification import VerifyReport
 
 Tell = Callable[[str, int, int], None]
 LAKE, MIXTURE = "lake", "mixture"
