@@ -295,18 +295,23 @@ class Lake:
         A version that is gone (an old one that a purge removed) cannot be kept: `StorageError`.
         """
         for table, version in ((EPISODES_TABLE, snapshot.episodes), (MEDIA_TABLE, snapshot.media)):
-            tags = tables.open_table(self.path, table).tags
-            standing = tags.list().get(name)
-            if standing is not None and standing["version"] == version:
-                continue
             try:
-                tags.update(name, version) if standing is not None else tags.create(name, version)
+                tables.again(lambda table=table, version=version: self._keep(table, name, version))  # type: ignore[misc]
             except (OSError, ValueError) as error:
-                if tags.list().get(name, {}).get("version") == version:  # another process kept it
-                    continue
-                raise StorageError(
-                    f"version {version} of the lake cannot be kept: {str(error).splitlines()[0]}", where=self.path
-                ) from None
+                told = tables.refused(error).what
+                raise StorageError(f"version {version} of the lake cannot be kept: {told}", where=self.path) from None
+
+    def _keep(self, table: str, name: str, version: int) -> None:
+        """Tag a version of one table. After an answer that got lost the tag may be there already, as another's may."""
+        tags = tables.open_table(self.path, table).tags
+        standing = tags.list().get(name)
+        if standing is not None and standing["version"] == version:
+            return
+        try:
+            tags.update(name, version) if standing is not None else tags.create(name, version)
+        except ValueError:
+            if tables.again(tags.list).get(name, {}).get("version") != version:
+                raise
 
     def release(self, name: str) -> None:
         """Remove the tags of a snapshot; one that is not kept is no error."""
