@@ -16,6 +16,7 @@ from dataengine.errors import BadInput, EpisodeError, FormatError
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem
 from dataengine.formats.rosbag_bags import Bag, Metadata, bags, read_metadata, storage
 from dataengine.formats.rosbag_cdr import check_head
+from dataengine.formats.rosbag_hashing import Hashing
 from dataengine.formats.rosbag_layouts import LAYOUTS, layout_of
 from dataengine.formats.rosbag_model import Channel, Storage, compare, inflated
 from dataengine.formats.rosbag_options import Options, parse
@@ -70,20 +71,22 @@ class RosbagFormat:
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
         files, metadata = [str(file) for file in ref.locator["files"]], ref.locator["metadata"]
-        reader = _Reader(parse(ref.locator["options"]))
+        options = parse(ref.locator["options"])
         beside = [str(metadata)] if metadata is not None else []
-        # The files' digests take a pass of their own, which runs beside the reading: hashing holds no lock.
-        with root.unchanged(*files, *beside), ThreadPoolExecutor(1) as hashing:
-            digests = [hashing.submit(root.describe, path) for path in (*files, *beside)]
+        # Digests are taken beside the reading, those of the files in a pass of their own: hashing holds no lock.
+        with root.unchanged(*files, *beside), ThreadPoolExecutor(1) as passing, Hashing() as hashing:
+            reader = _Reader(options, hashing)
+            digests = [passing.submit(root.describe, path) for path in (*files, *beside)]
             told = read_metadata(root, beside[0]) if beside else None
             for path in files:
                 opened = storage(root, path, recover=reader.options.recover)
                 reader.file(opened, path, compressed=told is not None and told.compressed)
             reader.check(told, *beside)
+            found, media, attributes = reader.give()
+            messages = reader.digests()
             described = tuple(digest.result() for digest in digests)
-        found, media, attributes = reader.give()
         digest = RawDigest()
-        digest.add_json("messages", reader.digests())
+        digest.add_json("messages", messages)
         digest.add_json("attributes", attributes)
         return RawEpisode(
             upstream_id=ref.upstream_id,
@@ -112,8 +115,8 @@ def _unusable(root: SourceRoot, bag: Bag) -> ScanProblem | None:
 class _Reader:
     """One episode while its storage files pass."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, options: Options, hashing: Hashing) -> None:
+        self.options, self._hashing = options, hashing
         self._decoders = Decoders(options)
         self._streams: dict[str, Stream] = {}
         self._topics: dict[str, dict[str, Any]] = {}
@@ -164,7 +167,7 @@ class _Reader:
 
     def _inbox(self, channel: Channel) -> Inbox:
         if channel not in self._inboxes:
-            self._inboxes[channel] = Inbox(channel.topic, *self._target(channel))
+            self._inboxes[channel] = Inbox(channel.topic, *self._target(channel), self._hashing)
         return self._inboxes[channel]
 
     def _target(self, channel: Channel) -> tuple[Stream | None, AnyDecoder | None]:

@@ -17,6 +17,7 @@ from dataengine.errors import EpisodeError
 from dataengine.formats import rosbag_types
 from dataengine.formats.rosbag_cdr import Decoder, MisfitError
 from dataengine.formats.rosbag_columns import Column
+from dataengine.formats.rosbag_hashing import Hashing
 from dataengine.formats.rosbag_model import Channel
 from dataengine.formats.rosbag_options import Clock, Options, Topic
 from dataengine.formats.rosbag_pictures import COMPRESSED_TYPES, RAW_TYPES, Pictures, UnreadError
@@ -233,8 +234,9 @@ class Inbox:
     `digest` is over all times and lengths and over all bytes, however they were batched.
     """
 
-    def __init__(self, topic: str, stream: Stream | None, decoder: AnyDecoder | None) -> None:
+    def __init__(self, topic: str, stream: Stream | None, decoder: AnyDecoder | None, hashing: Hashing) -> None:
         self.topic, self.stream, self.decoder = topic, stream, decoder
+        self._hashing = hashing
         self.count = 0
         self._times, self._bytes = hashlib.sha256(), hashlib.sha256()
         self._log: list[int] = []
@@ -261,9 +263,11 @@ class Inbox:
         lengths = np.array([len(one) for one in data], np.int64)
         self._times.update(np.stack([log, log if publish is None else publish, lengths], axis=1).data)
         for part in data if size > _LARGE * len(data) else (b"".join(data),):
-            self._bytes.update(part)
+            self._hashing.add(self._bytes.update, part)
         if self.stream is not None and self.decoder is not None:
             self.stream.take(self.decoder, (log, publish), data)
 
     def digest(self) -> str:
+        """The digest of what passed, once the hashing is through with it."""
+        self._hashing.wait()
         return f"{self._times.hexdigest()} {self._bytes.hexdigest()}"
