@@ -4,10 +4,12 @@
 
 A layout fixture in robomimic's layout (two cameras of raw pixels a row) is written to a temporary folder, and read
 
-- `dataengine`: by `api.ingest` with a converter's `pictures: jpeg`, as users call it, into a new lake: as many worker
-  processes as there are CPUs. Files, episodes and pictures get digests, every picture is encoded at quality 95, slots
-  and masks are filled, rows are written with checksums and committed;
-- `one process`: the same with `workers=1`, which reads in the calling process and starts no other;
+- `dataengine`: by `dataengine ingest` with a converter's `pictures: jpeg`, as users type it, into a new lake: a worker
+  process beside the command's own, and more where the work is worth their start. Files, episodes and pictures get
+  digests, every picture is encoded at quality 95, slots and masks are filled, rows are written with checksums and
+  committed;
+- `one process`: the same with `--workers 1`, which reads in the command's own process and starts no other;
+- `two workers`: the same with `--workers 2`;
 - `naive`: by a script of 30 lines in one process: h5py, the same JPEG encoder at the same quality, one tar with the
   pictures and the numbers of each row.
 
@@ -83,19 +85,19 @@ def naive(source: Path, out: Path) -> None:
                             tar.addfile(info, BytesIO(content))
 
 
-def ours(source: Path, out: Path, workers: int | None = None) -> None:
-    from dataengine import api
-
-    report = api.ingest(source, CONVERTER, out / "lake", workers=workers)
-    if report.failures or not report.added:
-        sys.exit(f"{report.added} episodes added, failures: {report.failures}")
-
-
-def alone(source: Path, out: Path) -> None:
-    ours(source, out, workers=1)
+OURS: dict[str, list[str]] = {
+    "dataengine": [],
+    "one process": ["--workers", "1"],
+    "two workers": ["--workers", "2"],
+}
 
 
-KINDS = {"naive": naive, "dataengine": ours, "one process": alone}
+def command(kind: str, source: Path, out: Path) -> list[str]:
+    """What runs one kind in a process of its own."""
+    if kind not in OURS:
+        return [sys.executable, __file__, "--run", str(source), str(out)]
+    program = str(Path(sys.executable).with_name("dataengine"))
+    return [program, "ingest", str(source), "--converter", CONVERTER, "--lake", str(out / "lake"), *OURS[kind]]
 
 
 def below(process: int) -> Iterator[int]:
@@ -132,7 +134,7 @@ def run(kind: str, source: Path) -> tuple[float, float, int]:
     """Wall seconds, CPU seconds and peak bytes of one run in a process of its own."""
     with tempfile.TemporaryDirectory(dir=source.parent) as out:
         start = time.perf_counter()
-        started = subprocess.Popen([sys.executable, __file__, "--run", kind, str(source), out])
+        started = subprocess.Popen(command(kind, source, Path(out)), stdout=subprocess.DEVNULL)
         peak, spent = 0, dict[int, float]()
         while started.poll() is None:
             each = list(below(started.pid))
@@ -152,10 +154,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="of a picture, in pixels")
     parser.add_argument("--files", type=int, default=1, help="over how many files the episodes are spread")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--run", nargs=3, metavar=("KIND", "SOURCE", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, metavar=("SOURCE", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        KINDS[options.run[0]](Path(options.run[1]), Path(options.run[2]))
+        naive(Path(options.run[0]), Path(options.run[1]))
         return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
@@ -163,7 +165,7 @@ def main() -> None:
         for number in range(options.files):
             write(source / f"part{number}.hdf5", options.episodes // options.files, options.rows, options.size)
         steps = options.episodes // options.files * options.files * options.rows
-        found: dict[str, list[tuple[float, float, int]]] = {kind: [] for kind in KINDS}
+        found: dict[str, list[tuple[float, float, int]]] = {kind: [] for kind in ("naive", *OURS)}
         for _ in range(options.repeats):
             for kind, runs in found.items():
                 runs.append(run(kind, source))

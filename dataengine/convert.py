@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine import images, timeline, video
+from dataengine import images, timeline
 from dataengine.documents import canonical_json, find_spec, sha256_json
 from dataengine.embodiment import Card, load_card
 from dataengine.episode import Episode, Language, Media, RawEpisode, SlotArray, View
@@ -198,6 +198,8 @@ def _checked(media: Media) -> Media:
     """
     try:
         if media.kind == "video":
+            from dataengine import video
+
             for _ in video.frames(media, range(media.frames), size=(16, 16)):
                 pass
         else:

@@ -225,3 +225,13 @@ class Episode:
     @property
     def dt_ns(self) -> int:
         return round(1_000_000_000 / self.hz) if self.hz else 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An episode or file that could not be used. It is kept as a row: in = kept + dropped, always."""
+
+    unit: Literal["episode", "file"]
+    upstream_id: str
+    reason: str
+    what: str

@@ -15,12 +15,12 @@ from typing import Any
 
 from dataengine.convert import Conversion
 from dataengine.engine.base import Engine
-from dataengine.episode import Episode
+from dataengine.episode import Episode, Failure
 from dataengine.errors import ConflictError, EpisodeError, FormatError
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
 from dataengine.lake import Forgotten, Lake, clean
 from dataengine.lake.care import tend
-from dataengine.lake_rows import Failure, Head
+from dataengine.lake_rows import Head
 from dataengine.reading import failure, read_chunk
 from dataengine.sources import SourceRecord, compare
 from dataengine.sources.checked import Checked
@@ -216,17 +216,22 @@ def _problem(entry: EpisodeRef | ScanProblem) -> Failure | None:
 
 
 def _chunks(root: SourceRoot, refs: Sequence[EpisodeRef]) -> Iterator[list[EpisodeRef]]:
-    """Neighbouring refs in chunks that a worker reads at once: bounded in number and in bytes of distinct files."""
+    """Neighbouring refs in chunks that a worker reads at once: bounded in number and in bytes.
+
+    Of a file that holds several episodes each has its share, so that one large file keeps every worker busy and
+    nobody holds all of it.
+    """
+    holders = Counter(name for ref in refs for name in ref.files)
+    shares = {name: _size(root, name) / count for name, count in holders.items()}
     chunk: list[EpisodeRef] = []
-    files: dict[str, int] = {}
+    taken = 0.0
     for ref in refs:
-        fresh = {name: _size(root, name) for name in ref.files if name not in files}
-        if chunk and (len(chunk) >= CHUNK_REFS or sum(files.values()) + sum(fresh.values()) > CHUNK_BYTES):
+        share = sum(shares[name] for name in ref.files)
+        if chunk and (len(chunk) >= CHUNK_REFS or taken + share > CHUNK_BYTES):
             yield chunk
-            chunk, files = [], {}
-            fresh = {name: _size(root, name) for name in ref.files}
+            chunk, taken = [], 0.0
         chunk.append(ref)
-        files |= fresh
+        taken += share
     if chunk:
         yield chunk
 

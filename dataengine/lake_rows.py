@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dataengine.camera import camera_from
 from dataengine.documents import canonical_json, sha256_bytes, sha256_json
 from dataengine.embodiment import Card
-from dataengine.episode import Episode, Language, Media, Message, SlotArray, View
+from dataengine.episode import Episode, Failure, Language, Media, Message, SlotArray, View
 from dataengine.errors import StorageError
 from dataengine.specs.source import SourceInfo
 from dataengine.storage import SourceFile
@@ -125,16 +125,6 @@ class MediaInfo:
             first_frame=self.first_frame,
             foreign_frames=self.foreign_frames,
         )
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An episode or file that could not be used. It is kept as a row: in = kept + dropped, always."""
-
-    unit: Literal["episode", "file"]
-    upstream_id: str
-    reason: str
-    what: str
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@ from typing import Any, Literal
 from dataengine.convert import Conversion, convert, episode_uid
 from dataengine.credentials import redacted
 from dataengine.documents import sha256_bytes
-from dataengine.episode import Episode
+from dataengine.episode import Episode, Failure
 from dataengine.errors import BadInput
 from dataengine.formats.base import EpisodeRef, get_format
-from dataengine.lake_rows import Failure
 from dataengine.storage import SourceRoot
 from dataengine.transforms.language import MAX_NAME, printable
 
 MAX_WHAT = 2000
+
+
+def prepare(format_name: str) -> None:
+    """Load what a format needs, before the first chunk comes."""
+    get_format(format_name)
 
 
 def read_chunk(task: dict[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from dataengine.api.common import EngineName, Tell, bound, chosen_engine, silent
 from dataengine.convert import Conversion
 from dataengine.engine.base import Engine
 from dataengine.engine.local import LocalEngine
+from dataengine.episode import Failure
 from dataengine.errors import SpecError, StorageError
 from dataengine.ingest import IngestReport
 from dataengine.ingest import ingest as run_ingest
 from dataengine.lake import Lake, ScratchLake, keep_name
-from dataengine.lake_rows import Failure
 from dataengine.mixture import build as building
 from dataengine.mixture import runs
 from dataengine.mixture import trial as trying

@@ -13,6 +13,7 @@ from dataengine.errors import SpecError
 from dataengine.ingest import IngestReport
 from dataengine.ingest import ingest as run_ingest
 from dataengine.lake import Lake
+from dataengine.reading import prepare
 from dataengine.sources import load_record
 
 
@@ -41,7 +42,7 @@ def ingest(
     engine = LocalEngine(workers)
     try:
         if Path(path).exists():
-            engine.start()  # while the lake is opened
+            engine.start(partial(prepare, conversion.converter.format.name))  # while the lake is opened
         target = None if dry_run and not Lake.at(lake) else Lake(lake, create=not dry_run)
         return run_ingest(path, conversion, target, engine, told, dry_run=dry_run, record=known, hashing=hashing)
     finally:

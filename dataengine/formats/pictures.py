@@ -5,7 +5,9 @@ A helper of formats, not a format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,6 +22,8 @@ from dataengine.errors import EpisodeError, SpecError
 PictureCodec = Literal["png", "jpeg"]
 JPEG_QUALITY = 95
 _JPEG_END = b"\xff\xd9"
+_THREADS, _BATCH_BYTES = 2, 1 << 20
+"""Encoders and sha256 let other threads run: pictures are made while the next are read."""
 
 
 def picture_codec(options: Mapping[str, Any]) -> PictureCodec:
@@ -60,19 +64,47 @@ def from_pixels(name: str, pixels: Iterable[NDArray[np.uint8]], codec: PictureCo
 
     Raises `EpisodeError` `empty_stream`, `bad_shape`.
     """
-    made, digest, size = [], [], None
+    made: list[tuple[str, bytes]] = []
+    size: tuple[int, int] | None = None
+    batch: list[NDArray[np.uint8]] = []
+    encoding: deque[Future[list[tuple[str, bytes]]]] = deque()
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for frame in _checked(name, pixels):
+            size = frame.shape[0], frame.shape[1]
+            batch.append(frame)
+            if len(batch) * frame.nbytes < _BATCH_BYTES:
+                continue
+            encoding.append(threads.submit(_digested, batch, codec))
+            batch = []
+            if len(encoding) > _THREADS + 1:
+                made += encoding.popleft().result()
+        for future in encoding:
+            made += future.result()
+    made += _digested(batch, codec)
+    if size is None:
+        raise EpisodeError("empty_stream", f"{name} holds no picture")
+    media = images_media(name, codec, [picture for _, picture in made], *size)
+    digest = sha256_bytes("\n".join([*map(str, size), *(digest for digest, _ in made)]).encode())
+    return replace(media, digest=digest, own=True)
+
+
+def _checked(name: str, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Frames [H, W, 3] uint8 of one size."""
+    size = None
     for frame in pixels:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise EpisodeError("bad_shape", f"{name} holds pictures {frame.dtype} {frame.shape}, not uint8 [H, W, 3]")
         if frame.shape[0] * frame.shape[1] > images.MAX_PIXELS or (size is not None and frame.shape[:2] != size):
             raise EpisodeError("bad_shape", f"{name} holds a picture of {frame.shape[:2]} pixels beside {size}")
         size = frame.shape[:2]
-        made.append(images.encode(frame, codec, JPEG_QUALITY))
-        digest.append(sha256_bytes(np.ascontiguousarray(frame).data))
-    if size is None:
-        raise EpisodeError("empty_stream", f"{name} holds no picture")
-    media = images_media(name, codec, made, *size)
-    return replace(media, digest=sha256_bytes("\n".join([*map(str, size), *digest]).encode()), own=True)
+        yield frame
+
+
+def _digested(frames: Sequence[NDArray[np.uint8]], codec: PictureCodec) -> list[tuple[str, bytes]]:
+    """The digests of the pixels of frames, and the pictures."""
+    return [
+        (sha256_bytes(np.ascontiguousarray(frame).data), images.encode(frame, codec, JPEG_QUALITY)) for frame in frames
+    ]
 
 
 def trimmed_jpeg(row: bytes, where: str) -> bytes:

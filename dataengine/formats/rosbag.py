@@ -15,8 +15,8 @@ from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem
 from dataengine.formats.rosbag_bags import Bag, Metadata, bags, read_metadata, storage
+from dataengine.formats.rosbag_beside import Beside
 from dataengine.formats.rosbag_cdr import check_head
-from dataengine.formats.rosbag_hashing import Hashing
 from dataengine.formats.rosbag_layouts import LAYOUTS, layout_of
 from dataengine.formats.rosbag_model import Channel, Storage, compare, inflated
 from dataengine.formats.rosbag_options import Options, parse
@@ -72,16 +72,16 @@ class RosbagFormat:
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
         files, metadata = [str(file) for file in ref.locator["files"]], ref.locator["metadata"]
         options = parse(ref.locator["options"])
-        beside = [str(metadata)] if metadata is not None else []
-        # Digests are taken beside the reading, those of the files in a pass of their own: hashing holds no lock.
-        with root.unchanged(*files, *beside), ThreadPoolExecutor(1) as passing, Hashing() as hashing:
-            reader = _Reader(options, hashing)
-            digests = [passing.submit(root.describe, path) for path in (*files, *beside)]
-            told = read_metadata(root, beside[0]) if beside else None
+        described_by = [str(metadata)] if metadata is not None else []
+        # Digests and encoded pictures are made beside the reading, the files' digests in a pass of their own.
+        with root.unchanged(*files, *described_by), ThreadPoolExecutor(1) as passing, Beside() as beside:
+            reader = _Reader(options, beside)
+            digests = [passing.submit(root.describe, path) for path in (*files, *described_by)]
+            told = read_metadata(root, described_by[0]) if described_by else None
             for path in files:
                 opened = storage(root, path, recover=reader.options.recover)
                 reader.file(opened, path, compressed=told is not None and told.compressed)
-            reader.check(told, *beside)
+            reader.check(told, *described_by)
             found, media, attributes = reader.give()
             messages = reader.digests()
             described = tuple(digest.result() for digest in digests)
@@ -115,8 +115,8 @@ def _unusable(root: SourceRoot, bag: Bag) -> ScanProblem | None:
 class _Reader:
     """One episode while its storage files pass."""
 
-    def __init__(self, options: Options, hashing: Hashing) -> None:
-        self.options, self._hashing = options, hashing
+    def __init__(self, options: Options, beside: Beside) -> None:
+        self.options, self._beside = options, beside
         self._decoders = Decoders(options)
         self._streams: dict[str, Stream] = {}
         self._topics: dict[str, dict[str, Any]] = {}
@@ -167,7 +167,7 @@ class _Reader:
 
     def _inbox(self, channel: Channel) -> Inbox:
         if channel not in self._inboxes:
-            self._inboxes[channel] = Inbox(channel.topic, *self._target(channel), self._hashing)
+            self._inboxes[channel] = Inbox(channel.topic, *self._target(channel), self._beside)
         return self._inboxes[channel]
 
     def _target(self, channel: Channel) -> tuple[Stream | None, AnyDecoder | None]:
@@ -183,7 +183,7 @@ class _Reader:
         name = (entry.stream if entry is not None else None) or channel.topic.strip("/") or "topic"
         stream = self._streams.get(name)
         if stream is None:
-            stream = self._streams[name] = Stream.of(name, channel, entry, self.options)
+            stream = self._streams[name] = Stream.of(name, channel, entry, self.options, self._beside)
         elif known.get("stream") != name and (entry is None or "*" not in entry.pattern):
             raise EpisodeError("duplicate_stream", f"two topics give {name}", fix="name `stream` in `topics`")
         known["stream"] = name

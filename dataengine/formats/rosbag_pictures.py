@@ -12,7 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from dataengine.documents import sha256_bytes
 from dataengine.episode import Media, images_media
 from dataengine.errors import EpisodeError
 from dataengine.formats.pictures import JPEG_QUALITY, PictureCodec, encoded
+from dataengine.formats.rosbag_beside import Beside
 from dataengine.formats.rosbag_columns import Columns
 
 RAW_TYPES = ("sensor_msgs/Image", "foxglove.RawImage", "foxglove_msgs/RawImage")
@@ -42,9 +45,10 @@ class Pictures:
     name: str
     kind: str
     codec: PictureCodec
+    beside: Beside
     told: str | None = None
-    _made: list[bytes] = field(default_factory=list)
-    _digests: list[str] = field(default_factory=list)
+    _came: list[bytes] = field(default_factory=list)
+    _made: list[Future[tuple[str, bytes]]] = field(default_factory=list)
     _size: tuple[int, int] | None = None
 
     def add(self, columns: Columns, rows: int) -> None:
@@ -63,8 +67,8 @@ class Pictures:
             if self.kind in RAW_TYPES:
                 self._raw(columns, row, told, data)
             else:
-                self._made.append(bytes(data))
-                _check_format(self.name, told, self._made[-1])
+                self._came.append(bytes(data))
+                _check_format(self.name, told, self._came[-1])
 
     def _raw(self, columns: Columns, row: int, told: str, data: bytes | memoryview) -> None:
         height, width, step = (_whole(columns, name, row, self.name) for name in ("height", "width", "step"))
@@ -72,18 +76,21 @@ class Pictures:
         if self._size not in (None, pixels.shape[:2]):
             raise EpisodeError("mixed_pictures", f"{self.name} holds pictures of {self._size} and {pixels.shape[:2]}")
         self._size = pixels.shape[0], pixels.shape[1]
-        self._digests.append(sha256_bytes(pixels.data))
-        self._made.append(images.encode(pixels, self.codec, JPEG_QUALITY))
+        self._made.append(self.beside.encode(partial(_encoded, pixels, self.codec), pixels.nbytes))
 
     def media(self, order: NDArray[np.intp], times: NDArray[np.int64]) -> Media:
         """The stream in this order; of raw pictures the digest is over the pixels, whatever the encoder writes."""
-        made = [self._made[number] for number in order.tolist()]
         if self._size is None:
-            return replace(encoded(self.name, made), times_ns=times)
+            return replace(encoded(self.name, [self._came[number] for number in order.tolist()]), times_ns=times)
+        digests, made = zip(*(self._made[number].result() for number in order.tolist()), strict=True)
         media = images_media(self.name, self.codec, made, *self._size)
-        digests = [self._digests[number] for number in order.tolist()]
         digest = sha256_bytes("\n".join([*map(str, self._size), *digests]).encode())
         return replace(media, digest=digest, times_ns=times)
+
+
+def _encoded(pixels: NDArray[np.uint8], codec: PictureCodec) -> tuple[str, bytes]:
+    """The digest of pixels [H, W, 3], and the picture."""
+    return sha256_bytes(pixels.data), images.encode(pixels, codec, JPEG_QUALITY)
 
 
 def _bytes(value: object, name: str) -> bytes | memoryview:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from dataengine.episode import Media
 from dataengine.errors import EpisodeError
 from dataengine.formats import rosbag_types
+from dataengine.formats.rosbag_beside import Beside
 from dataengine.formats.rosbag_cdr import Decoder, MisfitError
 from dataengine.formats.rosbag_columns import Column
-from dataengine.formats.rosbag_hashing import Hashing
 from dataengine.formats.rosbag_model import Channel
 from dataengine.formats.rosbag_options import Clock, Options, Topic
 from dataengine.formats.rosbag_pictures import COMPRESSED_TYPES, RAW_TYPES, Pictures, UnreadError
@@ -104,11 +104,11 @@ class Stream:
     _decoded: int = 0
 
     @classmethod
-    def of(cls, name: str, channel: Channel, entry: Topic | None, options: Options) -> Stream:
+    def of(cls, name: str, channel: Channel, entry: Topic | None, options: Options, beside: Beside) -> Stream:
         kind = short(channel.type) if channel.encoding in ("cdr", "ros1") else channel.type.replace("/", ".")
         made = cls(name, kind, entry, options)
         if kind in RAW_TYPES or kind in COMPRESSED_TYPES:
-            made.sink = Pictures(name, kind, options.pictures)
+            made.sink = Pictures(name, kind, options.pictures, beside)
             if options.images is not None and channel.topic not in options.images:
                 made.why = "not among the converter's `images`"
         elif kind in JOINT_TYPES:
@@ -234,9 +234,9 @@ class Inbox:
     `digest` is over all times and lengths and over all bytes, however they were batched.
     """
 
-    def __init__(self, topic: str, stream: Stream | None, decoder: AnyDecoder | None, hashing: Hashing) -> None:
+    def __init__(self, topic: str, stream: Stream | None, decoder: AnyDecoder | None, beside: Beside) -> None:
         self.topic, self.stream, self.decoder = topic, stream, decoder
-        self._hashing = hashing
+        self._beside = beside
         self.count = 0
         self._times, self._bytes = hashlib.sha256(), hashlib.sha256()
         self._log: list[int] = []
@@ -263,11 +263,11 @@ class Inbox:
         lengths = np.array([len(one) for one in data], np.int64)
         self._times.update(np.stack([log, log if publish is None else publish, lengths], axis=1).data)
         for part in data if size > _LARGE * len(data) else (b"".join(data),):
-            self._hashing.add(self._bytes.update, part)
+            self._beside.update(self._bytes.update, part)
         if self.stream is not None and self.decoder is not None:
             self.stream.take(self.decoder, (log, publish), data)
 
     def digest(self) -> str:
-        """The digest of what passed, once the hashing is through with it."""
-        self._hashing.wait()
+        """The digest of what passed, once the thread beside is through with it."""
+        self._beside.wait()
         return f"{self._times.hexdigest()} {self._bytes.hexdigest()}"

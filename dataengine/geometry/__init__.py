@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy.spatial.transform import Rotation
+from typing import TYPE_CHECKING, Any
 
 from dataengine.geometry.rigid import (
     AXES,
@@ -34,6 +34,9 @@ from dataengine.geometry.rotations import (
     wrap_angle,
 )
 
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
 __all__ = [
     "AXES",
     "EULER_ORDERS",
@@ -62,3 +65,12 @@ __all__ = [
     "unwrap_euler",
     "wrap_angle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Rotation` of scipy, loaded when first asked for: half of the start of a process that never turns anything."""
+    if name != "Rotation":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scipy.spatial.transform import Rotation
+
+    return Rotation

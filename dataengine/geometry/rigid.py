@@ -6,13 +6,15 @@ Directions stand in names: `T_a_b` takes coordinates in b to coordinates in a, a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from dataengine.errors import EpisodeError, SchemaError
+
+if TYPE_CHECKING:  # scipy is loaded by the first function that needs it
+    from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 Axes = Literal["z_up", "y_up", "unity", "opencv", "opengl"]
@@ -41,6 +43,8 @@ def pose(position: ArrayLike, rotation: Rotation) -> Array:
 
 def rotation_of(transform: Array) -> Rotation:
     """The rotations of [N, 4, 4]."""
+    from scipy.spatial.transform import Rotation
+
     return Rotation.from_matrix(_checked(transform)[..., :3, :3])
 
 
@@ -73,6 +77,8 @@ def logarithm(transform: Array) -> Array:
 
 def exponential(twist: ArrayLike) -> Array:
     """Rigid transforms [N, 4, 4] of twists [N, 6]; the inverse of `logarithm`."""
+    from scipy.spatial.transform import Rotation
+
     array = np.asarray(twist, np.float64).reshape(-1, 6)
     moved = (_left_jacobian(array[:, 3:]) @ array[:, :3, None])[..., 0]
     return pose(moved, Rotation.from_rotvec(array[:, 3:]))
@@ -103,6 +109,8 @@ def change_axes(transform: Array, *, outer: Array | None = None, inner: Array | 
 
 def from_xyz_quaternion(values: ArrayLike) -> Array:
     """One transform [4, 4] from x, y, z (m) and a unit quaternion x, y, z, w; `EpisodeError` `bad_quaternion`."""
+    from scipy.spatial.transform import Rotation
+
     array = np.asarray(values, np.float64).reshape(-1)
     if array.shape != (7,):
         raise SchemaError(f"a transform is given as x, y, z and a quaternion x, y, z, w, not {array.size} numbers")

@@ -7,13 +7,15 @@ Rotation matrices act on column vectors; `rot6d` is the first two COLUMNS of the
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation, Slerp
 
 from dataengine.errors import EpisodeError, SchemaError
+
+if TYPE_CHECKING:  # scipy is loaded by the first function that needs it
+    from scipy.spatial.transform import Rotation
 
 RotationForm = Literal["matrix", "quaternion_xyzw", "quaternion_wxyz", "euler", "rotvec", "rot6d_columns", "rot6d_rows"]
 Array = NDArray[np.float64]
@@ -37,6 +39,8 @@ def to_rotation(values: ArrayLike, form: RotationForm, *, order: str = "xyz", in
     Another order than the twelve is a `SchemaError`. Quaternions are renormalised within 1 % of unit norm, else an
     `EpisodeError` `bad_quaternion`; a matrix that is no rotation within 1e-3 is `bad_rotation`.
     """
+    from scipy.spatial.transform import Rotation
+
     array = np.asarray(values, dtype=np.float64)
     array = array.reshape(-1, FORM_WIDTH[form])
     if form == "euler":
@@ -150,6 +154,8 @@ def slerp(times: NDArray[np.int64], rotation: Rotation, at: NDArray[np.int64]) -
 
     `at` lies within `times`, else a `SchemaError`.
     """
+    from scipy.spatial.transform import Slerp
+
     if len(at) and not (times[0] <= at.min() and at.max() <= times[-1]):
         raise SchemaError("a rotation is asked for outside the times it is known at")
     if len(times) == 1:

@@ -19,16 +19,15 @@ import pyarrow as pa
 
 from dataengine.convert import Conversion
 from dataengine.documents import canonical_json, sha256_bytes
-from dataengine.episode import Episode, Media
+from dataengine.episode import Episode, Failure, Media
 from dataengine.errors import MissingError, StorageError
 from dataengine.lake import tables
 from dataengine.lake.reader import LakeReader
 from dataengine.lake.tables import BATCH_UIDS, COMMIT_RETRIES, EPISODES_TABLE, MEDIA_TABLE, lookup, quoted, retried
 from dataengine.lake.tombstones import Forgotten, Tombstone, Tombstones
-from dataengine.lake_rows import EPISODES, HEAD_COLUMNS, MEDIA, Failure, Head, episode_row, failure_row, media_rows
+from dataengine.lake_rows import EPISODES, HEAD_COLUMNS, MEDIA, Head, episode_row, failure_row, media_rows
 from dataengine.storage import Place, SourceFile, Store, make_folder, remote
 from dataengine.storage.leases import lease, refuse, wait_for, working
-from dataengine.video import without_foreign
 
 BATCH_HEADS = 4096
 PART_BYTES = 4 << 20
@@ -410,7 +409,11 @@ def clean(episode: Episode, forgotten: Forgotten) -> Episode:
 
 def cleaned(media: Media) -> Media:
     """A stream without its neighbours' frames; one without any is returned as it is."""
-    return without_foreign(media) if media.foreign_frames else media
+    if not media.foreign_frames:
+        return media
+    from dataengine.video import without_foreign
+
+    return without_foreign(media)
 
 
 def keep_name(address: str, manifest: str) -> str:

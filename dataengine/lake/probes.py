@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine import video
 from dataengine.documents import canonical_json
 from dataengine.episode import Episode
 
@@ -135,6 +134,8 @@ def of_episode(episode: Episode, number: int, count: int, others: OtherTexts) ->
 def of_stream(kind: str, payload: bytes, offsets: NDArray[np.int64], count: int) -> list[bytes]:
     """Slices of a stream: of each frame of some spread over it, from behind its header."""
     if kind == "video":
+        from dataengine import video
+
         return of_packets([data for _, data in video.packets(payload)], count)
     images = [payload[start:stop] for start, stop in pairwise(offsets.tolist())]
     return of_packets(images, count)

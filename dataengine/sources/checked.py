@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dataengine.episode import Episode
+from dataengine.episode import Episode, Failure
 from dataengine.errors import EpisodeError
 from dataengine.formats.base import EpisodeRef
-from dataengine.lake_rows import Failure
 from dataengine.reading import failure
 from dataengine.sources.record import SourceRecord
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dataengine.engine import local
 from dataengine.engine.local import LocalEngine
 from dataengine.errors import StorageError
 
@@ -49,6 +50,27 @@ def test_a_task_that_kills_its_worker_is_given_up_alone(engine: LocalEngine) -> 
     found = dict(engine.run(double, [{"number": number, "poison": 3} for number in range(8)]))
     assert [index for index, result in found.items() if result is None] == [3]
     assert sorted(found) == list(range(8))
+
+
+def nap(task: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(task["seconds"])
+    return {"worker": os.getpid()}
+
+
+@pytest.mark.parametrize(("seconds", "tasks", "workers"), [(0.001, 20, 1), (0.08, 30, 2)])
+def test_another_worker_starts_where_the_work_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, tasks: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(local, "WORTH_S", 0.5)
+    monkeypatch.setattr(local, "LOOK_S", 0.2)
+    engine = LocalEngine()
+    try:
+        found = dict(engine.run(nap, [{"seconds": seconds}] * tasks))
+    finally:
+        engine.close()
+    assert sorted(found) == list(range(tasks))
+    assert len({result["worker"] for result in found.values() if result}) == workers
 
 
 def test_workers_end_when_their_driver_is_killed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from dataengine import images
+from dataengine import images, ingest
 from dataengine.convert import Conversion, convert
+from dataengine.engine.base import Result, Task, TaskFunction
 from dataengine.engine.local import LocalEngine
 from dataengine.episode import RawDigest
 from dataengine.errors import EpisodeError, FormatError
@@ -105,6 +107,22 @@ def test_pictures_made_here_are_known_as_such(tmp_path: Path) -> None:
     raw = form.read(SourceRoot(tmp_path), ref)
     assert all(media.own for media in raw.media.values())
     assert convert(raw, conversion).steps == 6
+
+
+def test_episodes_of_one_large_file_go_to_several_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its share of the file's bytes: one worker does not get them all, nor hold all of their pictures."""
+    write_robomimic(tmp_path)
+    monkeypatch.setattr(ingest, "CHUNK_BYTES", 1)
+    handed: list[int] = []
+
+    class Watched(LocalEngine):
+        def run(self, function: TaskFunction, tasks: Sequence[Task]) -> Iterator[tuple[int, Result | None]]:
+            handed.extend(len(task["refs"]) for task in tasks)
+            yield from super().run(function, tasks)
+
+    report = ingest.ingest(tmp_path, Conversion.load("robomimic_can"), None, Watched(1), dry_run=True)
+    assert (report.failures, handed) == ([], [1] * report.added)
+    assert report.added > 1
 
 
 def test_a_files_digest_is_remembered_once_it_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
