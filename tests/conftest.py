@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import typer.testing
 
 from dataengine.fixtures.lerobot_writer import FixtureEpisode, write_lerobot
 
@@ -20,6 +22,8 @@ DATA = Path(os.environ.get("DATAENGINE_DATA", REPO.parent / "shared" / "data"))
 # How long one example takes says more about what else the machine does than about the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+# Typer makes the commands out of their functions anew for each run, which takes longer than most runs.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,15 @@ are scanned byte by byte, so that the schema, the converters, the geometry and t
 from __future__ import annotations
 
 import csv
+import fcntl
 import gzip
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -23,6 +27,7 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
@@ -386,3 +391,37 @@ def told_items(data: Path) -> dict[str, dict[str, Item]]:
         "llava_conversations": conversations(folder / "llava_conversations", "images", "videos"),
         "qwen_vl_demo": conversations(folder / "qwen_vl_finetune_demo", ".", "videos", "demo/"),
     }
+
+
+@pytest.fixture(scope="session")
+def from_lake() -> Callable[[str], str]:
+    """A recipe without its sources' paths: what is in the lake is not read anew for it."""
+
+    def without_paths(recipe: str) -> str:
+        document = yaml.safe_load(recipe)
+        for source in document["sources"]:
+            del source["path"]
+        return str(yaml.safe_dump(document))
+
+    return without_paths
+
+
+@pytest.fixture(scope="session")
+def five_families(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pipelines/five_families.yaml` of the real files: the lake `L` and the mixture `M`, made once for all tests of a
+    run, whichever process asks first, by the command, in one process and another folder. Nothing may be written there.
+    """
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "five_families"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "done").exists():
+            recipe = Path(__file__).resolve().parents[2] / "pipelines" / "five_families.yaml"
+            words = ["build", str(recipe), "--set", f"data={data}", "--lake", str(root / "L"), "--out", str(root / "M")]
+            program = str(Path(sys.executable).with_name("dataengine"))
+            words += ["--engine", "local", "--workers", "1"]
+            made = subprocess.run([program, *words], capture_output=True, text=True, cwd=root, timeout=600, check=False)
+            assert made.returncode == 0, made.stderr
+            (root / "done").touch()
+    return root

@@ -443,10 +443,8 @@ def test_a_window_that_the_loader_cuts_leads_to_its_segment(made: dict[str, Path
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp("five")
-    recipe = REPO / "pipelines" / "five_families.yaml"
-    api.build(str(recipe), root / "L", root / "M", engine="local", parameters={"data": str(data)})
+def real(five_families: Path, data: Path) -> dict[str, Any]:
+    root, recipe = five_families, REPO / "pipelines" / "five_families.yaml"
     listed = yaml.safe_load(recipe.read_text())["sources"]
     raw = {entry["converter"]: Path(entry["path"].replace("${data}", str(data))) for entry in listed}
     return {"L": root / "L", "M": root / "M", "raw": raw}

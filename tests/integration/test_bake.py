@@ -86,13 +86,13 @@ def small(raw: Path, lake: Path, out: Path, normalization: str, **options: Any) 
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+def real(tmp_path_factory: pytest.TempPathFactory, data: Path, from_lake: Callable[[str], str]) -> Path:
     """Joints, pixels, hand poses, states alone and conversations; `plain`, and one mixture a representation."""
     root = tmp_path_factory.mktemp("real")
     recipe = REAL.format(data=data)
     build(recipe, root / "L", root / "plain")
     for form in REPRESENTATIONS:
-        build(f"{recipe}normalization: {{bake: {form}}}\n", root / "L", root / form)
+        build(f"{from_lake(recipe)}normalization: {{bake: {form}}}\n", root / "L", root / form)
     return root
 
 

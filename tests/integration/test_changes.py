@@ -1,4 +1,4 @@
-"""A mixture of 64 shards and 1,000 generated episodes: a small change executes only tasks that hold what changed."""
+"""A mixture of 64 shards and 600 generated episodes: a small change executes only tasks that hold what changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dataengine.plan import Candidate, make_tasks
 from dataengine.specs.recipe import Recipe
 from dataengine.weights import Offer, resolve_pins, shares
 
-EPISODES = 999
+EPISODES = 599
 RECIPE = """
 name: thousand
 sources: [{converter: pusht_lerobot, path: "${data}"}]
@@ -37,7 +37,7 @@ CHANGED = "[{name: max_action, limits: {native: 295}}, {name: min_steps, steps: 
 def thousand(tmp_path_factory: pytest.TempPathFactory, make_pusht: Callable[..., Path]) -> Path:
     root = tmp_path_factory.mktemp("thousand")
     make_pusht(root / "raw", range(EPISODES + 1), rows=8)
-    api.ingest(root / "raw", "pusht_lerobot", root / "lake", workers=2)
+    api.ingest(root / "raw", "pusht_lerobot", root / "lake", workers=1)
     last = next(head.uid for head in Lake(root / "lake").heads() if head.upstream_id.endswith(f"{EPISODES}"))
     assert api.lake_remove(root / "lake", [last]) == 1
     outcome = built(root)
@@ -51,7 +51,7 @@ def built(root: Path, *, filters: str = "[]", out: str = "m", raw: bool = False)
     text = RECIPE.replace("FILTERS", filters)
     (root / "recipe.yaml").write_text(text if raw else text.replace(', path: "${data}"', ""))
     given = {"data": str(root / "raw")} if raw else {}
-    return api.build(str(root / "recipe.yaml"), root / "lake", root / out, parameters=given, workers=2)
+    return api.build(str(root / "recipe.yaml"), root / "lake", root / out, parameters=given, workers=1)
 
 
 def inputs(root: Path, version: str) -> dict[str, set[tuple[Any, ...]]]:

@@ -28,23 +28,22 @@ EPISODES = {  # counted by hand from the files
 }
 
 
-def run(*arguments: str, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, cwd=cwd, timeout=600, check=False)
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, cwd=REPO, timeout=600, check=False)
 
 
-def build(root: Path, data: Path, engine: str, cwd: Path = REPO, *more: str) -> subprocess.CompletedProcess[str]:
+def build(root: Path, data: Path) -> subprocess.CompletedProcess[str]:
     recipe = str(REPO / "pipelines" / "five_families.yaml")
     return run(
         *("build", recipe, "--set", f"data={data}", "--lake", str(root / "L"), "--out", str(root / "M")),
-        *("--engine", engine, "--json", *more),
-        cwd=cwd,
+        *("--engine", "ray", "--json"),
     )
 
 
 @pytest.fixture(scope="module")
 def by_ray(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, dict]:
     root = tmp_path_factory.mktemp("ray")
-    done = build(root, data, "ray")
+    done = build(root, data)
     assert done.returncode == 0, done.stderr
     return root, json.loads(done.stdout)
 
@@ -85,7 +84,7 @@ def test_verify_agrees_and_again_is_already_built(by_ray: tuple[Path, dict], dat
     done = run("verify", str(root / "M"), "--json")
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout)["ok"] is True
-    again = build(root, data, "ray")
+    again = build(root, data)
     assert again.returncode == 0, again.stderr
     outcome = json.loads(again.stdout)
     assert outcome["already_built"] is True
@@ -96,11 +95,9 @@ def test_verify_agrees_and_again_is_already_built(by_ray: tuple[Path, dict], dat
 @pytest.mark.slow
 @pytest.mark.ray
 def test_another_folder_engine_and_worker_count_give_the_same_bytes(
-    by_ray: tuple[Path, dict], data: Path, content: Callable[[Path], dict[str, str]], tmp_path: Path
+    by_ray: tuple[Path, dict], five_families: Path, content: Callable[[Path], dict[str, str]]
 ) -> None:
-    done = build(tmp_path, data, "local", tmp_path, "--workers", "1")
-    assert done.returncode == 0, done.stderr
-    assert content(tmp_path / "M") == content(by_ray[0] / "M")
+    assert content(five_families / "M") == content(by_ray[0] / "M")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,13 @@ def build(recipe: str, root: Path, name: str) -> api.BuildOutcome:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+def mixed(tmp_path_factory: pytest.TempPathFactory, data: Path, from_lake: Callable[[str], str]) -> Path:
     """Bridge (poses and commands) and a G1 (joints): `plain`, and a mixture for each case."""
     root, recipe = tmp_path_factory.mktemp("mixed"), RECIPE.format(data=data)
     build(recipe, root, "plain")
     for name, (layout, baked, _) in CASES.items():
         bake = f"normalization: {{bake: {baked}}}\n" if baked else ""
-        build(f"{recipe}layout: {layout}\n{bake}", root, name)
+        build(f"{from_lake(recipe)}layout: {layout}\n{bake}", root, name)
     return root
 
 

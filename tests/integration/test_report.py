@@ -841,12 +841,11 @@ def test_the_command_writes_the_file_it_names(made: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_the_real_five_families(opened: Open, data: Path, tmp_path: Path) -> None:
+def test_the_real_five_families(opened: Open, five_families: Path, tmp_path: Path) -> None:
     """`pipelines/five_families.yaml` on the real files."""
-    recipe = str(REPO / "pipelines" / "five_families.yaml")
-    api.build(recipe, tmp_path / "L", tmp_path / "M", engine="local", parameters={"data": str(data)})
-    file = api.report(str(tmp_path / "M"), out=tmp_path / "real.html")
-    truth = api.audit(str(tmp_path / "M"))
+    mixture = str(five_families / "M")
+    file = api.report(mixture, out=tmp_path / "real.html")
+    truth = api.audit(mixture)
     with opened(file) as seen:
         rows = {row["source"]: row for row in table(seen.page, "Sources: what the recipe asks")}
         for source in truth["sources"]:
@@ -862,4 +861,4 @@ def test_the_real_five_families(opened: Open, data: Path, tmp_path: Path) -> Non
         cards = seen.page.locator("#samples h3")
         assert set(cards.all_inner_texts()) == {s["converter"] for s in truth["sources"] if s["samples"]}
         seen.page.locator("#shards tbody button").first.click()
-        check_record(seen.page, truth["shards"][0], api.audit(str(tmp_path / "M"), shard=0))
+        check_record(seen.page, truth["shards"][0], api.audit(mixture, shard=0))
