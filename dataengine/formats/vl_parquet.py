@@ -35,7 +35,7 @@ _DETECTED_FILES = 8
 _KNOWN: dict[str, tuple[str, ...]] = {
     "image": ("images", "image", "jpg", "png", "webp"),
     "turns": ("texts", "conversations", "messages", "conversation"),
-    "answer": ("answer", "caption", "text", "txt"),
+    "answer": ("answer", "caption", "captions", "text", "txt"),
     "question": ("question", "prompt"),
 }
 _STEPS = {"episode_index", "frame_index"}
@@ -45,8 +45,9 @@ class VlParquetFormat:
     """Rows of Parquet files as items.
 
     Options: `files` (default every `.parquet`); the names of columns: `image` (default the first of images, image, jpg,
-    png, webp), `turns` (texts, conversations, messages, conversation), or `answer` (answer, caption, text, txt) with
-    `question` (question, prompt; may be absent); `id`, a column that names the row (default its number in the file);
+    png, webp), `turns` (texts, conversations, messages, conversation), or `answer` (answer, caption, captions, text,
+    txt; of a list of texts the first answers, and all are kept) with `question` (question, prompt; may be absent);
+    `id`, a column that names the row (default its number in the file);
     `media_roots` and `strip_prefix` for pictures that a row names by path alone (see `items`).
     """
 
@@ -157,7 +158,8 @@ def _plan(schema: pa.Schema, asked: Mapping[str, str | None]) -> dict[str, str] 
         plan |= {"turns": found[0]} if found else {}
     if "turns" not in plan:
         for kind in ("answer", "question"):
-            found = [name for name in _KNOWN[kind] if name in schema.names and _is_text(schema.field(name).type)]
+            fits = _is_answer if kind == "answer" else _is_text
+            found = [name for name in _KNOWN[kind] if name in schema.names and fits(schema.field(name).type)]
             plan |= {kind: found[0]} if found and kind not in plan else {}
         if "answer" not in plan:
             return f"no column of {', '.join(schema.names[:20])} holds turns or a text"
@@ -178,6 +180,11 @@ def _is_turns(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_answer(kind: pa.DataType) -> bool:
+    """A text, or several of which each would do."""
+    return _is_text(kind) or ((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type))
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -251,6 +258,8 @@ def _say(
     item.messages = list(dialogue.messages)
     used = {columns.get(name) for name in ("turns", "question", "answer")}
     item.attributes |= {name: value for name, value in row.items() if name not in used}
+    if "turns" not in columns and isinstance(row[columns["answer"]], list):
+        item.attributes[columns["answer"]] = _answers(row, columns["answer"])
     sources = [turn["source"] for turn in turns if isinstance(turn.get("source"), str)]
     if sources:
         item.attributes["sources"] = sources
@@ -260,7 +269,7 @@ def _turns(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str,
     """A row's turns as {from, value}."""
     if "turns" not in columns:
         asked = row[columns["question"]] if "question" in columns else None
-        said = fields.as_text(row[columns["answer"]], columns["answer"])
+        said = _answers(row, columns["answer"])[0]
         answer = {"from": "gpt", "value": said}
         return [answer] if asked is None else [{"from": "human", "value": asked}, answer]
     made: list[dict[str, Any]] = []
@@ -276,6 +285,14 @@ def _turns(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str,
         else:
             made.append({"from": turn.get("from"), "value": turn.get("value")})
     return made
+
+
+def _answers(row: Mapping[str, Any], column: str) -> list[str]:
+    """The text of a column, or its texts; `empty_episode` for none."""
+    found = row[column] if isinstance(row[column], list) else [row[column]]
+    if not found:
+        raise EpisodeError("empty_episode", f"{column} is a list of no texts")
+    return [fields.as_text(text, column) for text in found]
 
 
 def _content(value: Any) -> Any:

@@ -98,6 +98,20 @@ def test_other_columns(tmp_path):
     assert episode.media["image0"].payload == PNG
 
 
+def test_several_captions(tmp_path):
+    """As data sets of captions keep them: the first answers, none is lost, and none at all is told."""
+    rows = [{"image": ONE, "caption": ["a square", "ein Quadrat"]}, {"image": ONE, "caption": []}]
+    write(tmp_path, rows, image=IMAGE)
+    assert get_format("vl_parquet").detect(SourceRoot(tmp_path), None) is not None
+    first, second = scan(tmp_path)
+    episode = read(tmp_path, first)
+    assert said(episode) == [("user", ["image"]), ("assistant", ["a square"])]
+    assert episode.attributes["caption"] == ["a square", "ein Quadrat"]
+    with pytest.raises(BadInput) as caught:
+        read(tmp_path, second)
+    assert caught.value.reason == "empty_episode"
+
+
 def test_no_row_sees_another(tmp_path):
     rows = [{"image": ONE, "caption": f"c{number}"} for number in range(4)]
     write(tmp_path, rows)
