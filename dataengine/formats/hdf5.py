@@ -227,6 +227,17 @@ def byte_rows(dataset: h5py.Dataset) -> list[bytes]:
     return found
 
 
+def first_row(dataset: h5py.Dataset) -> bytes:
+    """The first of the rows that `byte_rows` gives, with its checks; empty where there is none."""
+    if h5py.check_vlen_dtype(dataset.dtype) != np.uint8 or not dataset.shape or len(dataset.shape) != 1:
+        raise FormatError(
+            "unsupported_dtype", f"{dataset.name} holds {dataset.dtype} {dataset.shape}, not rows of bytes"
+        )
+    _check_place(dataset)
+    _check_filters(dataset)
+    return np.asarray(dataset[0], np.uint8).tobytes() if dataset.shape[0] else b""
+
+
 def values(dataset: h5py.Dataset) -> NDArray[Any]:
     """All values of a checked data set, in their own dtype and shape."""
     return np.asarray(dataset[()])

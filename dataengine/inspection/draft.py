@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from dataengine.errors import SpecError
 from dataengine.formats.base import layouts_of
 from dataengine.inspection.found import Inspection, Stream
 from dataengine.inspection.streams import clock_scale, is_clock
+from dataengine.transforms.language import MAX_NAME, printable
 
 MAX_WIDTH = 64
+_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 _RATES = ("info/fps", "fps", "video/fps", "rate_hz", "control_hz", "hz")
 _UNIT_NAMES = {1.0: "s", 1e-3: "ms", 1e-6: "us", 1e-9: "ns"}
 _SOURCE = (
@@ -85,7 +88,8 @@ def _family(raw: RawEpisode, found: Inspection) -> str:
         return "vision_language"
     layouts = layouts_of(str(found.format))
     families = {layout.family for layout in layouts if found.layout in (None, layout.name)}
-    return families.pop() if len(families) == 1 else "UNKNOWN  # robot | simulation | egocentric | navigation"
+    told = "  # robot | simulation | egocentric | navigation"
+    return (families.pop() if len(families) == 1 else "UNKNOWN") + told
 
 
 def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
@@ -105,13 +109,16 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
     for name, array in sorted(raw.arrays.items()):
         entry = list(_mapping(name, array, shape, raw, streams, found))
         if not entry:
-            left.append(f"#   {name}: {array.dtype} {list(array.shape)}")
+            left.append(f"#   {_shown(name)}: {array.dtype} {list(array.shape)}")
         else:
-            sides["action" if "action" in name.lower() else "state"] += entry
+            sides["action" if _commands(name) else "state"] += entry
     for side, entries in sides.items():
         if entries:
             yield f"{side}:  # delete what is not needed: it stays in the lake as native arrays"
             yield from entries
+    if sides["state"] and not sides["action"]:
+        yield "# action: nothing is named like one. Move here what was commanded, with a `label`:"
+        yield "#   label: UNKNOWN  # commanded | reached | next_state | pseudo | annotated"
     if left:
         yield "# Native arrays that are not mapped here (clocks, counters, flags, wide or single values, other counts):"
         yield from left
@@ -119,11 +126,27 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
     yield from _language(raw)
 
 
+def _commands(name: str) -> bool:
+    """Whether an array is named like what was commanded: where it is drafted, not what it is."""
+    return re.search(r"action|command|cmd|target|desired|setpoint", name.lower()) is not None
+
+
+def _quoted(name: str) -> str:
+    """A name as YAML reads it back."""
+    plain = re.fullmatch(r"[A-Za-z_/][\w./-]*", name, re.ASCII)
+    return name if plain and name.lower() not in _WORDS else json.dumps(name, ensure_ascii=False)
+
+
+def _shown(name: str) -> str:
+    """A name in a comment: one line."""
+    return printable(name, MAX_NAME)
+
+
 def _shape(raw: RawEpisode, streams: Mapping[str, Stream]) -> _Shape:
     lengths = [len(array) for array in raw.arrays.values() if array.ndim and len(array) > 1]
     lengths += [media.frames for media in raw.media.values()]
     common = max(set(lengths), key=lambda length: (lengths.count(length), length)) if lengths else 0
-    acted = {len(a) for name, a in raw.arrays.items() if "action" in name.lower() and a.ndim and len(a) > 1}
+    acted = {len(a) for name, a in raw.arrays.items() if _commands(name) and a.ndim and len(a) > 1}
     steps = acted.pop() if len(acted) == 1 else common
     observed = steps + 1 if steps + 1 in lengths else steps
     clocks = [
@@ -141,7 +164,7 @@ def _time(raw: RawEpisode, shape: _Shape, streams: Mapping[str, Stream]) -> Iter
     if shape.clock is not None:
         unit, sure = _unit_of(shape.clock, raw.arrays[shape.clock])
         yield "  base: timestamps"
-        yield f"  array: {shape.clock}"
+        yield f"  array: {_quoted(shape.clock)}"
         yield f"  unit: {unit}" if sure else f"  unit: UNKNOWN  # s | ms | us | ns; by its steps {unit}"
         yield f"  evidence: UNKNOWN  # {_clock_told(streams[shape.clock])}"
     elif rate is not None:
@@ -192,7 +215,7 @@ def _mapping(
         return
     stream = streams[name]
     told = "" if stream.low is None else f", {stream.low:.6g} .. {stream.high:.6g}"
-    yield f"  # {name}: {array.dtype} {list(array.shape[1:])}{told}"
+    yield f"  # {_shown(name)}: {array.dtype} {list(array.shape[1:])}{told}"
     for verdict in found.verdicts:
         if verdict["where"] == name:
             yield f"  #   {verdict['check']}: {verdict['says']}"
@@ -232,7 +255,7 @@ def _parts(name: str, width: int, attributes: Mapping[str, Any]) -> list[tuple[s
 def _entry(name: str, part: str, columns: tuple[int, int] | None, own: str | None, raw: RawEpisode) -> Iterator[str]:
     told = f"{part}: " if part else ""
     yield f"  - slot: UNKNOWN  # {told}docs/embodiments.md lists the slots; `native` keeps the numbers as they are"
-    yield f"    array: {name}"
+    yield f"    array: {_quoted(name)}"
     if columns is not None:
         yield f"    columns: [{columns[0]}, {columns[1]}]"
     yield "    unit: UNKNOWN  # such as rad, deg, m, mm, rad/s, norm"
@@ -241,8 +264,9 @@ def _entry(name: str, part: str, columns: tuple[int, int] | None, own: str | Non
     yield "    # gripper: {open: ..., closed: ...}  # of grippers: the value when open and when closed"
     if own is not None:
         unit, sure = _unit_of(own, raw.arrays[own])
-        yield f"    align: {{times: {own}, unit: {unit if sure else 'UNKNOWN'}, rule: UNKNOWN, within_s: UNKNOWN}}"
-    if "action" in name.lower():
+        told = f"times: {_quoted(own)}, unit: {unit if sure else 'UNKNOWN'}"
+        yield f"    align: {{{told}, rule: UNKNOWN, within_s: UNKNOWN}}"
+    if _commands(name):
         yield "    label: UNKNOWN  # commanded | reached | next_state | pseudo | annotated"
     yield "    evidence: UNKNOWN"
     yield "    status: UNKNOWN  # verified_on_data | from_code | recalled"
@@ -273,12 +297,12 @@ def _views(raw: RawEpisode, shape: _Shape, found: Inspection) -> Iterator[str]:
     for number, (name, media) in enumerate(sorted(raw.media.items())):
         view = re.sub(r"[^a-z0-9]+", "_", name.lower().rpartition(".")[2].rpartition("/")[2]).strip("_")
         view = view if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", view) else f"view_{number}"
-        yield f"  # {name}: {media.kind} {media.codec}, {media.width} x {media.height}, {media.frames} frames"
+        yield f"  # {_shown(name)}: {media.kind} {media.codec}, {media.width} x {media.height}, {media.frames} frames"
         for verdict in found.verdicts:
             if verdict["where"] == name:
                 yield f"  #   {verdict['check']}: {verdict['says']}"
         yield f"  - view: {view}  # how recipes and prompts will call it"
-        yield f"    media: {name}"
+        yield f"    media: {_quoted(name)}"
         yield "    channel_order: UNKNOWN  # rgb | bgr: what a standard decoder gives; look at the strip"
         yield "    rotate: UNKNOWN  # 0 | 90 | 180 | 270 degrees counterclockwise, so that it stands upright"
         yield from _view_clock(media, shape)
@@ -299,8 +323,8 @@ def _language(raw: RawEpisode) -> Iterator[str]:
     if raw.texts:
         yield "language:"
     for name, texts in sorted(raw.texts.items()):
-        yield f"  # {name}: {texts[0][:100]!r}" + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
-        yield f"  - stream: {name}"
+        yield f"  # {_shown(name)}: {texts[0][:100]!r}" + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
+        yield f"  - stream: {_quoted(name)}"
         yield "    level: UNKNOWN  # episode | task | subtask | step"
         yield "    evidence: UNKNOWN"
     if not raw.texts:
