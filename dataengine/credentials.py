@@ -22,6 +22,8 @@ _NAME = re.compile(
     r"|apikey|googleaccessid|awsaccesskeyid)$"
 )
 _VARIABLE = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|PWD|KEY|SIGNATURE)$")
+_FOLDERS = ("PWD", "OLDPWD")
+"""A shell's current and last folder: half of all paths begin with one of them."""
 
 
 def has_credential(text: str) -> bool:
@@ -82,7 +84,7 @@ def redacted(text: str) -> str:
     """The text without credentials in addresses, and without the values of the environment's secrets."""
     text = _ADDRESS.sub(lambda found: _clean(found.group()), text)
     for name, value in os.environ.items():
-        if len(value) >= MIN_SECRET and _VARIABLE.search(name.upper()):
+        if len(value) >= MIN_SECRET and _VARIABLE.search(name.upper()) and name not in _FOLDERS:
             text = text.replace(value, HIDDEN)
     return text
 

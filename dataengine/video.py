@@ -24,14 +24,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from dataengine import containers
 from dataengine.episode import Media
 from dataengine.errors import BadInput, EpisodeError
 from dataengine.images import MAX_PIXELS, Pixels
 
 av.logging.set_level(None)
-_DEMUXERS = ((4, b"ftyp", "mp4"), (4, b"moov", "mp4"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"RIFF", "avi"))
 _BITEXACT = {"fflags": "+bitexact"}
-_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"moof", b"mfra", b"styp", b"sidx", b"meta")
 _CHROMA_CENTER = 2
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 """Without accurate rounding the SIMD that a machine has decides the last bits of a picture in RGB; without full chroma
@@ -57,8 +56,10 @@ def _door[**Params, Result](function: Callable[Params, Result]) -> Callable[Para
 class VideoIndex:
     """Packets of one video stream, found without decoding.
 
-    `pts` [n] sorted presentation times in `time_base`; `order` [n] the packets' pts in decode order; `keyframes`
-    the pts of keyframes in decode order; `rate` the container's average frame rate.
+    `pts` [n] sorted presentation times in `time_base` of the frames that are shown; `order` [m] the packets' pts in
+    decode order, with those of frames that the container's edit list hides (m >= n: a clip that was trimmed without
+    encoding it again starts before its first picture); `keyframes` the pts of keyframes in decode order; `rate` the
+    container's average frame rate.
     """
 
     container: str
@@ -76,6 +77,11 @@ class VideoIndex:
         return len(self.pts)
 
     @property
+    def packets(self) -> NDArray[np.int64]:
+        """Presentation times [m] of all packets, sorted: `Media.first_frame` counts in them."""
+        return np.sort(self.order)
+
+    @property
     def times_ns(self) -> NDArray[np.int64]:
         """Presentation times [n] in ns from the first frame."""
         scale = 1_000_000_000 * self.time_base
@@ -83,22 +89,22 @@ class VideoIndex:
         return np.rint(shifted * float(scale)).astype(np.int64)
 
 
-def _sniff(file: BinaryIO) -> str:
-    head = file.read(12)
-    file.seek(0)
-    for offset, magic, name in _DEMUXERS:
-        if head[offset : offset + len(magic)] == magic:
-            return name
-    raise EpisodeError("unsupported_video", "neither MP4, Matroska nor AVI by its first bytes")
-
-
 def _open(file: BinaryIO) -> tuple[InputContainer, VideoStream]:
-    name = _sniff(file)
-    container = av.open(file, mode="r", format=name, options={"protocol_whitelist": "none"})
+    name = containers.sniff(file)
+    try:
+        container = av.open(file, mode="r", format=name, options={"protocol_whitelist": "none"})
+    except av.error.FFmpegError:
+        if name != "mp4" or containers.has_moov(file):
+            raise
+        what = "the file has no whole index (moov): it is cut, or its recording was never finished"
+        raise EpisodeError("video_unreadable", what) from None
     if not container.streams.video:
         container.close()
         raise EpisodeError("no_video_stream", "the file holds no video stream")
     stream = container.streams.video[0]
+    if stream.codec_context is None:  # PyAV's stub says that there always is one
+        container.close()
+        raise EpisodeError("video_unreadable", "the file does not say how its pictures are coded: it is cut or damaged")
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         container.close()
         raise EpisodeError("image_too_large", "the video declares frames larger than any camera's")
@@ -112,6 +118,7 @@ def index(file: BinaryIO) -> VideoIndex:
     with container:
         order: list[int] = []
         keyframes: list[int] = []
+        hidden: list[int] = []
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
@@ -122,11 +129,16 @@ def index(file: BinaryIO) -> VideoIndex:
             order.append(packet.pts)
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-        if not order:
-            raise EpisodeError("empty_video", "the video holds no frame")
-        if _container_name(container) == "mp4":
-            _check_boxes(file)
+            if packet.is_discard:
+                hidden.append(len(order) - 1)
+        shown = np.delete(np.array(order, np.int64), hidden)
+        if not len(shown):
+            raise EpisodeError("empty_video", "the video holds no frame" + (" that is shown" if order else ""))
+        containers.check_length(file, _container_name(container))
         context = stream.codec_context
+        if _container_name(container) == "avi" and context.has_b_frames and order == sorted(order):
+            what = "the AVI does not say in which order its frames are shown (B-frames); put it into an MP4 anew"
+            raise EpisodeError("video_without_times", what)
         return VideoIndex(
             container=_container_name(container),
             codec=context.name if stream.codec is None else stream.codec.canonical_name,
@@ -134,31 +146,10 @@ def index(file: BinaryIO) -> VideoIndex:
             width=context.width,
             time_base=_fraction(stream.time_base),
             rate=_fraction(stream.average_rate),
-            pts=np.sort(np.array(order, np.int64)),
+            pts=np.sort(shown),
             order=np.array(order, np.int64),
             keyframes=np.array(keyframes, np.int64),
         )
-
-
-def _check_boxes(file: BinaryIO) -> None:
-    """Refuse a file that ends within one of its outermost boxes: the demuxer stops at the cut without a word.
-
-    ISO/IEC 14496-12, 4.2: a size of 32 bits and a type; size 1 means 64 bits behind them, 0 up to the file's end.
-    """
-    end = file.seek(0, io.SEEK_END)
-    at = 0
-    while at + 8 <= end:
-        file.seek(at)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        size = int.from_bytes(head[8:16], "big") if size == 1 else size
-        if head[4:8] not in _BOXES or size < 8:
-            return
-        at += size
-        if at > end:
-            raise EpisodeError(
-                "video_truncated", f"the file ends {at - end} bytes before its {head[4:8].decode()} does"
-            )
 
 
 def _fraction(value: Any) -> Fraction:
@@ -179,11 +170,27 @@ def other_streams(file: BinaryIO) -> tuple[str, ...]:
 
 
 def whole(name: str, data: bytes) -> Media:
-    """A video file as media, bytes untouched; its digest is over the file."""
+    """A video file as media, bytes untouched; its digest is over the file.
+
+    Frames that its edit list hides are counted in `first_frame` and `foreign_frames`. `EpisodeError`
+    `video_edit_list` where what is shown is no single stretch.
+    """
     found = index(io.BytesIO(data))
+    lead = int(np.searchsorted(found.packets, found.pts[0]))
+    if not np.array_equal(found.packets[lead : lead + found.frames], found.pts):
+        raise EpisodeError("video_edit_list", "its edit list shows a stretch twice, out of order or with a hole")
     digest = hashlib.sha256(data).hexdigest()
     return Media(
-        name, "video", f"{found.container}/{found.codec}", data, found.frames, found.height, found.width, digest
+        name,
+        "video",
+        f"{found.container}/{found.codec}",
+        data,
+        found.frames,
+        found.height,
+        found.width,
+        digest,
+        first_frame=lead,
+        foreign_frames=len(found.order) - found.frames,
     )
 
 
@@ -207,12 +214,14 @@ def cut(name: str, file: BinaryIO, found: VideoIndex, first: int, frames: int) -
     start = int(np.flatnonzero(found.order == earlier.max())[0])
     stop = int(np.flatnonzero(np.isin(found.order, wanted)).max()) + 1
     kept = np.sort(found.order[start:stop])
-    payload, digest = _remux(file, found, start, stop)
+    if len(np.unique(found.order)) != len(found.order):
+        raise EpisodeError("video_edit_list", "its edit list shows a stretch twice or out of order: it cannot be cut")
+    container, payload, digest = _remux(file, found, start, stop)
     lead = int(np.searchsorted(kept, wanted[0]))
     return Media(
         name,
         "video",
-        f"mp4/{found.codec}",
+        f"{container}/{found.codec}",
         payload,
         frames,
         found.height,
@@ -223,16 +232,19 @@ def cut(name: str, file: BinaryIO, found: VideoIndex, first: int, frames: int) -
     )
 
 
-def _remux(file: BinaryIO, found: VideoIndex, start: int, stop: int) -> tuple[bytes, str]:
+def _remux(file: BinaryIO, found: VideoIndex, start: int, stop: int) -> tuple[str, bytes, str]:
     file.seek(0)
     container, stream = _open(file)
     buffer = io.BytesIO()
     packets = hashlib.sha256()
-    with container, av.open(buffer, "w", format="mp4", options=_BITEXACT, container_options=_BITEXACT) as target:
+    form = _container_for(stream, found.container)
+    decode = _decode_times(found.order[start:stop])
+    with container, av.open(buffer, "w", format=form, options=_BITEXACT, container_options=_BITEXACT) as target:
         copy = _template(target, stream)
         container.seek(int(found.order[start]), stream=stream, backward=True)
         origin: int | None = None
         position = None
+        told = True
         for packet in container.demux(stream):
             if packet.size == 0 or packet.pts is None:
                 continue
@@ -242,6 +254,10 @@ def _remux(file: BinaryIO, found: VideoIndex, start: int, stop: int) -> tuple[by
             if position >= stop:
                 break
             if position >= start:
+                if position == start:
+                    told = packet.dts is not None
+                if not told:  # Matroska keeps presentation times alone
+                    packet.dts = int(decode[position - start])
                 origin = packet.dts if origin is None and packet.dts is not None else origin
                 shift = origin or 0
                 packets.update(bytes(packet))
@@ -250,7 +266,23 @@ def _remux(file: BinaryIO, found: VideoIndex, start: int, stop: int) -> tuple[by
                 packet.stream = copy
                 target.mux(packet)
             position += 1
-    return buffer.getvalue(), packets.hexdigest()
+    return "matroska" if form == "matroska" else "mp4", buffer.getvalue(), packets.hexdigest()
+
+
+def _container_for(stream: VideoStream, given: str) -> str:
+    """The container of a cut: MP4; for a codec that it does not take (VP8, ProRes) one of the source's kind."""
+    with av.open(io.BytesIO(), "w", format="mp4") as target:
+        try:
+            _template(target, stream)
+        except ValueError:
+            return "mov" if given == "mp4" else "matroska"
+    return "mp4"
+
+
+def _decode_times(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Decode times of packets with these presentation times: increasing, and none later than its frame is shown."""
+    shown = np.sort(order)
+    return np.asarray(shown - np.max(shown - order), np.int64)
 
 
 def _template(target: OutputContainer, stream: VideoStream) -> VideoStream:
@@ -262,8 +294,9 @@ def _template(target: OutputContainer, stream: VideoStream) -> VideoStream:
 @_door
 def frame_times(media: Media) -> NDArray[np.int64]:
     """Presentation times [frames] in ns of the episode's own frames, from the first of them."""
-    times = index(io.BytesIO(media.payload)).times_ns[media.first_frame : media.first_frame + media.frames]
-    return np.asarray(times - (times[0] if len(times) else 0), np.int64)
+    found = index(io.BytesIO(media.payload))
+    own = found.packets[media.first_frame : media.first_frame + media.frames]
+    return np.rint((own - own[:1]) * float(1_000_000_000 * found.time_base)).astype(np.int64)
 
 
 def frames(
@@ -279,7 +312,8 @@ def frames(
     if not len(wanted):
         return
     found = index(io.BytesIO(media.payload))
-    by_pts = {int(found.pts[media.first_frame + frame]): frame for frame in wanted}
+    own = found.packets[media.first_frame :]
+    by_pts = {int(own[frame]): frame for frame in wanted}
     last = max(by_pts)
     seen = 0
     for pts, pixels in _decode(media.payload, found, by_pts, size=size, threads=threads):
@@ -308,6 +342,9 @@ def _decode(
         if frame is None:
             return
         if frame.pts in by_pts:
+            if frame.is_corrupt:  # the decoder hid what it could not read behind pixels of its own
+                what = f"the picture at {float(frame.pts * found.time_base):.3f} s is damaged: its data do not decode"
+                raise EpisodeError("video_damaged", what)
             yield frame.pts, _to_rgb(scaler, frame, size)
 
 
@@ -321,7 +358,7 @@ def _decoded(payload: bytes, found: VideoIndex, first: int, *, threads: bool) ->
     with container:
         stream.thread_type = "AUTO" if threads else "NONE"
         earlier = found.keyframes[found.keyframes <= first]
-        if len(earlier) and int(earlier.max()) > int(found.pts[0]):
+        if len(earlier) and int(earlier.max()) > int(found.order.min()):
             container.seek(int(earlier.max()), stream=stream, backward=True)
         yield from container.decode(stream)
 
@@ -376,7 +413,7 @@ def without_foreign(media: Media) -> Media:
     did not come back as it was.
     """
     given = index(io.BytesIO(media.payload))
-    own = given.pts[media.first_frame : media.first_frame + media.frames]
+    own = given.packets[media.first_frame : media.first_frame + media.frames]
     payload, planes = _lossless(media.payload, own)
     made = replace(
         media,

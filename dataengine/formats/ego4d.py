@@ -18,10 +18,11 @@ from dataengine.errors import BadInput, EpisodeError, FormatError
 from dataengine.formats import fields, files
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem
 from dataengine.formats.ego4d_records import (
-    PASSES,
     Narration,
     counts,
+    entries_of,
     narrations_of,
+    passes,
     span_of,
     steps_of,
     summaries_of,
@@ -34,6 +35,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ego4d_goalstep": ("goalstep*.json",),
     "ego4d_narrations": ("narration.json", "narrations.json"),
 }
+REDACTED = "all_narrations_redacted.json"
+"""The narrations of version 2 in one list a video; taken where the file of two passes is not there."""
+_BESIDE = ("version", "date", "description", "manifest")
+"""Facts of the file that stand beside the videos where these have no key of their own."""
 _HEAD = 1 << 16
 
 
@@ -42,7 +47,10 @@ class Options(Strict):
 
     kind: Literal["ego4d_goalstep", "ego4d_narrations"]
     unit: Literal["segment", "video"] = "segment"
-    videos: tuple[str, ...] = ("{video}.mp4", "full_scale/{video}.mp4", "video_540ss/{video}.mp4")
+    videos: tuple[str, ...] = (
+        *("full_scale/{video}.mp4", "video_540ss/{video}.mp4", "{video}.mp4"),
+        *("v2/full_scale/{video}.mp4", "v2/video_540ss/{video}.mp4"),
+    )
     media: Literal["required", "optional", "none"] = "required"
     fps: float = Field(default=30.0, gt=0, le=1000)
     window_s: tuple[float, float] = (1.0, 1.0)
@@ -88,8 +96,8 @@ class Ego4dFormat:
         for kind, path in _annotations(root, only, None):
             with root.open(path) as file:
                 head = file.read(_HEAD)
-            told = b'"goal_category"' in head if kind == "ego4d_goalstep" else b'"narration_pass_' in head
-            if told:
+            keys = (b'"goal_category"',) if kind == "ego4d_goalstep" else (b'"narration_pass_', b'"narrations"')
+            if any(key in head for key in keys):
                 unit = "video" if kind == "ego4d_goalstep" else "segment"
                 options = {"kind": kind, "unit": unit, "media": "optional"}
                 return Detection(self.name, 0.95, (f"{path} holds {kind}'s keys",), options, kind)
@@ -143,9 +151,10 @@ def _annotations(root: SourceRoot, only: str | None, kind: str | None) -> Iterat
     for name, patterns in KINDS.items():
         if kind not in (None, name):
             continue
-        for pattern in patterns:
-            paths = root.glob(f"**/{pattern}")
-            yield from ((name, path) for path in paths if only in (None, path))
+        found = [path for pattern in patterns for path in root.glob(f"**/{pattern}") if only in (None, path)]
+        if name == "ego4d_narrations" and not found:
+            found = [path for path in root.glob(f"**/{REDACTED}") if only in (None, path)]
+        yield from ((name, path) for path in found)
 
 
 def _records(root: SourceRoot, path: str, kind: str) -> list[tuple[str, Any]]:
@@ -161,8 +170,9 @@ def _records(root: SourceRoot, path: str, kind: str) -> list[tuple[str, Any]]:
         raise FormatError("bad_type", f"{path} is no object of videos", where=path)
     # Some releases put the videos under a key of their own, beside a version.
     inner = found.get("videos", found)
-    records = inner if isinstance(inner, dict) else found
-    return [(uid, record) for uid, record in records.items() if isinstance(record, dict)]
+    if not isinstance(inner, dict):
+        raise FormatError("bad_type", f"{path}: `videos` is no object", where=path)
+    return [(uid, record) for uid, record in inner.items() if "videos" in found or uid not in _BESIDE]
 
 
 def _refs(root: SourceRoot, path: str, uid: str, record: Any, options: Options) -> Iterator[EpisodeRef | ScanProblem]:
@@ -170,6 +180,8 @@ def _refs(root: SourceRoot, path: str, uid: str, record: Any, options: Options) 
         names = _names(fields.as_object(record, uid), options)
         if not names:
             raise EpisodeError("empty_episode", f"{uid} has neither steps nor narrations")
+        if options.kind == "ego4d_goalstep":
+            fields.as_text(fields.member(record, "video_uid", uid), "video_uid")
         found = None if options.media == "none" else find_video(root, options.videos, {"video": uid})
         if found is None and options.media == "required":
             raise EpisodeError("missing_media", f"{uid}: no video at {', '.join(options.videos)}")
@@ -186,19 +198,13 @@ def _names(record: Mapping[str, Any], options: Options) -> list[str]:
     """Names of a video's steps or narrations, by their places, which is all that is certain of a damaged record."""
     if options.kind == "ego4d_goalstep":
         return [f"step_{k:03d}" for k in range(len(fields.as_list(record.get("segments", []), "segments")))]
-    names = []
-    for named in PASSES:
-        if record.get(named) is not None:
-            entries = fields.as_list(fields.as_object(record[named], named).get("narrations", []), named)
-            names += [f"{named}/{k:05d}" for k in range(len(entries))]
-    return names
+    return [f"{named}/{k:05d}" for named in passes(record) for k in range(len(entries_of(record, named)))]
 
 
 def _goalstep(root: SourceRoot, ref: EpisodeRef, record: Mapping[str, Any], options: Options) -> RawEpisode:
     uid, part = str(ref.locator["uid"]), str(ref.locator["part"])
-    steps = steps_of(record)
+    shown = steps_of(record, part or None)
     video = span_of(record, uid, "goal_description")
-    shown = [step for step in steps if part in ("", step.span.name)]
     wanted = shown[0].span if part else video
     made = _frames(root, ref, wanted, options)
     texts: dict[str, tuple[str, ...]] = {"goal": (video.text,)}
@@ -209,7 +215,7 @@ def _goalstep(root: SourceRoot, ref: EpisodeRef, record: Mapping[str, Any], opti
     attributes = {
         **made.attributes,
         "goal": told,
-        ("step" if part else "steps"): shown[0].record if part else [step.record for step in steps],
+        ("step" if part else "steps"): shown[0].record if part else [step.record for step in shown],
         "counts": counts(shown, None if part else video),
         "segments_without_rows": [*without, *none],
     }
@@ -219,7 +225,7 @@ def _goalstep(root: SourceRoot, ref: EpisodeRef, record: Mapping[str, Any], opti
 
 def _narrations(root: SourceRoot, ref: EpisodeRef, record: Mapping[str, Any], options: Options) -> RawEpisode:
     uid, part = str(ref.locator["uid"]), str(ref.locator["part"])
-    said = [narration for narration in narrations_of(record) if part in ("", narration.name)]
+    said = list(narrations_of(record, part or None))
     spans = {narration.name: _window(narration, options) for narration in said}
     texts: dict[str, tuple[str, ...]]
     if part:

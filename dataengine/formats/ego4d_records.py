@@ -1,7 +1,9 @@
-"""Ego4D's annotations as records of videos: Goal-Step's nested steps, and narrations of two passes.
+"""Ego4D's annotations as records of videos: Goal-Step's nested steps, and narrations of two passes or of one list.
 
 Goal-Step: facebookresearch/ego4d-goalstep @ b4fe5768, data/goalstep_*.json. Narrations: EGO4D/docs @ fb273bfa,
 docs/data/annotations-schemas.md ("Narrations"); facebookresearch/Ego4d @ a44f40b3, clep/preprocess/ego4d_data.py.
+all_narrations_redacted.json of version 2 (`videos`, by uid `narrations` with `time` and `text`, `summaries` with
+`start_time`, `end_time` and `text`): as showlab/videollm-online's data/ego4d/narration.py reads it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from dataengine.formats import fields
 from dataengine.formats.segments_text import Span
 
 PASSES = ("narration_pass_1", "narration_pass_2")
+ALL = "all"
+"""Where the narrations of all annotators stand in one list."""
 _TAG = re.compile(r"\s*#\s?([A-Za-z]+)\b\s*")
 _SPEAKERS = {"c": "camera_wearer", "o": "other"}
 
@@ -53,11 +57,16 @@ def span_of(
     return Span(name, start, stop, fields.as_text(fields.member(record, text, name), f"{name}.{text}"))
 
 
-def steps_of(video: Mapping[str, Any]) -> list[Step]:
-    """The steps of a Goal-Step video in their order, none left out: outside their parent, overlapping, irrelevant."""
+def steps_of(video: Mapping[str, Any], wanted: str | None = None) -> list[Step]:
+    """The steps of a Goal-Step video in their order, none left out: outside their parent, overlapping, irrelevant.
+
+    Only the one called `wanted` where it is given: what is wrong with another one is that one's affair.
+    """
     found = []
     for number, value in enumerate(fields.as_list(fields.member(video, "segments", "the video"), "segments")):
         name = f"step_{number:03d}"
+        if wanted not in (None, name):
+            continue
         record = fields.as_object(value, name)
         span = span_of(record, name, "step_description")
         inner = []
@@ -95,28 +104,47 @@ def _tally(values: list[Any]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def narrations_of(record: Mapping[str, Any]) -> Iterator[Narration]:
-    """The narrations of both passes in their order, with what their tags say."""
-    for named in PASSES:
+def narrations_of(record: Mapping[str, Any], wanted: str | None = None) -> Iterator[Narration]:
+    """The narrations of both passes in their order, with what their tags say; only the `wanted` one if it is given."""
+    for named in passes(record):
         for number, entry in enumerate(_entries(record, named, "narrations")):
             name = f"{named}/{number:05d}"
+            if wanted not in (None, name):
+                continue
             told = fields.as_object(entry, name)
-            at = fields.as_number(fields.member(told, "timestamp_sec", name), f"{name}.timestamp_sec")
-            text = fields.as_text(fields.member(told, "narration_text", name), f"{name}.narration_text")
+            when, what = ("time", "text") if named == ALL else ("timestamp_sec", "narration_text")
+            at = fields.as_number(fields.member(told, when, name), f"{name}.{when}")
+            text = fields.as_text(fields.member(told, what, name), f"{name}.{what}")
             yield Narration(name, at, text, *_untagged(text), told)
 
 
 def summaries_of(record: Mapping[str, Any]) -> Iterator[Span]:
     """The summaries of both passes, each of some minutes."""
-    for named in PASSES:
+    for named in passes(record):
+        text, *keys = _SPOKEN_OF if named == ALL else _SUMMARY
         for number, entry in enumerate(_entries(record, named, "summaries")):
             name = f"{named}/summary_{number:03d}"
-            yield span_of(fields.as_object(entry, name), name, "summary_text", ("start_sec", "end_sec"))
+            yield span_of(fields.as_object(entry, name), name, text, (keys[0], keys[1]))
+
+
+_SUMMARY = ("summary_text", "start_sec", "end_sec")
+_SPOKEN_OF = ("text", "start_time", "end_time")
+
+
+def passes(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the passes that a video has; `all` where its narrations stand in one list."""
+    found = tuple(named for named in PASSES if record.get(named) is not None)
+    return (*found, ALL) if "narrations" in record else found
+
+
+def entries_of(record: Mapping[str, Any], named: str) -> list[Any]:
+    """The narrations of a pass as they stand."""
+    return _entries(record, named, "narrations")
 
 
 def _entries(record: Mapping[str, Any], named: str, key: str) -> list[Any]:
-    if record.get(named) is None:
-        return []
+    if named == ALL:
+        return fields.as_list(record.get(key, []), key)
     return fields.as_list(fields.as_object(record[named], named).get(key, []), f"{named}.{key}")
 
 

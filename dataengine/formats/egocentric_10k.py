@@ -122,7 +122,7 @@ class Egocentric10kFormat:
             "clip": clip,
             "video_fps": float(index.rate),
             "unread": unread,
-            "disagrees": _disagreements(clip, index),
+            "disagrees": _disagreements(clip, index, len(data)),
             **camera,
         }
         fields.canonical(attributes, ref.upstream_id)
@@ -183,7 +183,7 @@ def _calibration(root: SourceRoot, ref: EpisodeRef) -> tuple[dict[str, Any], dic
     return {"intrinsics": matrix, "fisheye": lens}, {"intrinsics": told, "intrinsics_size_wh": size}
 
 
-def _disagreements(clip: Mapping[str, Any], index: video.VideoIndex) -> list[str]:
+def _disagreements(clip: Mapping[str, Any], index: video.VideoIndex, size: int) -> list[str]:
     """Keys of the JSON that the video contradicts: they are told, the video is believed."""
     step = 1 / float(index.rate) if index.rate else 0.0
     seen: dict[str, str | float] = {
@@ -191,6 +191,7 @@ def _disagreements(clip: Mapping[str, Any], index: video.VideoIndex) -> list[str
         "height": index.height,
         "fps": float(index.rate),
         "duration_sec": index.frames * step,
+        "size_bytes": size,
         "codec": index.codec,
     }
     return [key for key, value in seen.items() if key in clip and not _same(key, clip[key], value, step)]

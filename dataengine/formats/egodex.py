@@ -9,6 +9,7 @@ one frame a row, 30 Hz.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -123,6 +124,8 @@ class EgodexFormat:
             digest.add_array(name, array)
         digest.add_json("attributes", attributes)
         for clip in media.values():
+            sound = [f"video: {kind}" for kind in video.other_streams(io.BytesIO(clip.payload))]
+            attributes |= {"unread": sorted([*attributes.get("unread", ()), *sound])} if sound else {}
             if clip.frames != rows:
                 what = f"{rows} rows of poses and {clip.frames} frames in the video"
                 raise EpisodeError("frame_count_mismatch", what)

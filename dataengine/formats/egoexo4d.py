@@ -18,7 +18,7 @@ from dataengine.formats import fields, files
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem
 from dataengine.formats.egoexo4d_hands import boxes_of, joints_of
 from dataengine.formats.segments_text import Span, declared_times, tracks
-from dataengine.formats.segments_video import cut_frames, frame_range, indexed, whole
+from dataengine.formats.segments_video import cut_frames, frame_range, indexed, is_there, whole
 from dataengine.storage import SourceRoot
 
 TAKES = "takes.json"
@@ -141,10 +141,11 @@ def _refs(
 ) -> Iterator[EpisodeRef]:
     name, uid = (fields.as_text(fields.member(take, key, "the take"), key) for key in ("take_name", "take_uid"))
     videos = {} if options.media == "none" else _videos(take, options)
-    missing = [path for path in videos.values() if not root.exists(path)]
+    missing = {media: path for media, path in videos.items() if not is_there(root, path)}
     if missing and options.media == "required":
-        raise EpisodeError("missing_media", f"{name}: {', '.join(missing)} is not there")
-    videos = {} if missing else videos
+        raise EpisodeError("missing_media", f"{name}: {', '.join(missing.values())} is not there")
+    # The glasses' video tells the times: without it the cameras around are left out with it.
+    videos = {} if EGO in missing else {media: path for media, path in videos.items() if media not in missing}
     told = {kind: paths[uid] for kind, paths in known.items() if uid in paths}
     hands = [path for path in root.glob(f"{_HANDS}{uid}.json") if uid.replace("-", "").isalnum()]
     if hands:
@@ -173,7 +174,9 @@ def _videos(take: Mapping[str, Any], options: Options) -> dict[str, str]:
     wanted = {EGO: (glasses[0], "rgb"), **{name: (name, "0") for name in options.cameras}}
     found = {}
     for media, (camera, stream) in wanted.items():
-        streams = fields.as_object(cameras.get(camera, {}), camera)
+        if camera not in cameras:
+            raise EpisodeError("missing_stream", f"no camera {camera!r}, the take has {', '.join(sorted(cameras))}")
+        streams = fields.as_object(cameras[camera], camera)
         entry = fields.as_object(fields.member(streams, stream, camera), camera)
         path = fields.as_text(fields.member(entry, "relative_path", camera), "relative_path")
         if options.size == "448":
@@ -251,6 +254,7 @@ def _read(root: SourceRoot, ref: EpisodeRef, options: Options) -> RawEpisode:
     attributes = {
         **{key: take[key] for key in _TAKE_FACTS if key in take},
         "media": "video" if media else "absent",
+        **({"absent": gone} if (gone := _absent(options, media)) else {}),
         "keysteps": [step for _, step in shown],
         "descriptions": given if part is None else [span.name for span in within],
         "segments_without_rows": without,
@@ -285,6 +289,11 @@ def _media(
     return media, media[EGO].times_ns, next(iter(counts.values())), sorted(unread)
 
 
+def _absent(options: Options, media: Mapping[str, Media]) -> list[str]:
+    """Cameras that were asked for and are not in an episode that shows the glasses' video."""
+    return sorted(set(options.cameras) - media.keys()) if media else []
+
+
 def _assembled(
     root: SourceRoot,
     ref: EpisodeRef,
@@ -308,5 +317,5 @@ def _assembled(
         texts=texts,
         attributes=attributes,
         # Takes of one place stay together: the cameras around it stand still.
-        group=f"setting {place}" if isinstance(place, int) else str(ref.locator["uid"]),
+        group=f"setting {place}" if place and isinstance(place, int | str) else str(ref.locator["uid"]),
     )

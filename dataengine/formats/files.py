@@ -101,7 +101,7 @@ def csv_rows(
         header = next(reader, None)
         if not header:
             raise FormatError("no_header", f"{where} has no header line", where=where)
-        _check_header(header, columns, where)
+        check_header(header, columns, where)
         rows = []
         for row in reader:
             if row and len(row) != len(header):
@@ -114,7 +114,8 @@ def csv_rows(
     return tuple(rows)
 
 
-def _check_header(header: Sequence[str], columns: Iterable[str], where: str) -> None:
+def check_header(header: Sequence[str], columns: Iterable[str], where: str) -> None:
+    """`duplicate_column` for a name that stands twice, `missing_column` for one of `columns` that does not stand."""
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise FormatError("duplicate_column", f"{where} names {', '.join(map(repr, repeated))} twice", where=where)

@@ -282,6 +282,17 @@ def attributes(node: Node) -> tuple[dict[str, Any], list[str]]:
     return plain, unread
 
 
+def integer(node: Node, name: str) -> int | None:
+    """One attribute that is a single whole number, None where there is none such; no other attribute is read."""
+    if name not in node.attrs:
+        return None
+    attribute = node.attrs.get_id(name)
+    single = attribute.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+    if not single or attribute.get_type().get_class() != h5py.h5t.INTEGER:
+        return None
+    return int(node.attrs[name])
+
+
 def names(members: Iterable[str]) -> list[str]:
     """Names of members or attributes, sorted; `invalid_utf8` for one that is no text (h5py hides that)."""
     return sorted(_text(name) for name in members)

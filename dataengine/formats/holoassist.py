@@ -71,7 +71,7 @@ class HoloassistFormat:
         """A session's poses and its video's timing."""
         for path in _sessions(root) if only is None else ():
             timing = _beside(path, TIMING)
-            if root.exists(timing):
+            if root.exists(path) and root.exists(timing):
                 return Detection(self.name, 0.95, (path, timing), {}, "holoassist")
         return None
 
@@ -95,14 +95,14 @@ class HoloassistFormat:
         for path in sessions:
             folder = PurePosixPath(path).parents[2]
             name = "session" if str(folder) == "." else str(folder)
-            needed = [TIMING, *HANDS.values(), *([VIDEOS[kind]] if kind != "none" else [])]
+            needed = [POSE, TIMING, *HANDS.values(), *([VIDEOS[kind]] if kind != "none" else [])]
             missing = [part for part in needed if not root.exists(_beside(path, part))]
             if missing:
                 reason = "missing_media" if missing == [VIDEOS[kind]] else "missing_file"
                 yield ScanProblem("episode", name, reason, f"{name} has no {' and no '.join(missing)}")
                 continue
             more = [part for part in (INTRINSICS, EYES, HEAD, *IMU.values()) if root.exists(_beside(path, part))]
-            found = [_beside(path, part) for part in (*needed, *more)]
+            found = [_beside(path, part) for part in (*needed[1:], *more)]
             locator = {"pose": path, "video": kind, "annotations": annotations, "session": folder.name}
             yield EpisodeRef(name, locator, (path, *found, *([annotations] if annotations is not None else [])))
 
@@ -144,12 +144,20 @@ class HoloassistFormat:
             arrays=arrays,
             media=media,
             texts=texts,
-            attributes={**attributes, "unread": _unread(root, place, ref.files)},
+            attributes={
+                **attributes,
+                "unread": sorted([*_unread(root, place, ref.files), *_sound(clip, VIDEOS[kind])]),
+            },
         )
 
 
 def _sessions(root: SourceRoot) -> list[str]:
-    return files.natural(root.glob(f"**/Export_py/{POSE}"))
+    """The path that `Pose_sync.txt` has in every session, also in one that lost it but has its timing or a hand."""
+    found: dict[str, None] = {}
+    for part in (POSE, TIMING, *HANDS.values()):
+        paths = root.glob(f"**/Export_py/{part}")
+        found.update(dict.fromkeys(f"{path.removesuffix(part)}{POSE}" for path in paths))
+    return files.natural(found)
 
 
 def _beside(pose: str, name: str) -> str:
@@ -181,6 +189,11 @@ def _unread(root: SourceRoot, place: str, read: tuple[str, ...]) -> list[str]:
     prefix = "" if folder == "." else f"{folder}/"
     found = [path for pattern in ("*", "*/*.txt") for path in root.glob(f"{prefix}{pattern}") if path not in read]
     return sorted(path.removeprefix(prefix) for path in found)
+
+
+def _sound(clip: bytes | None, name: str) -> list[str]:
+    """Streams of the mp4 beside its pictures, which are not read."""
+    return [] if clip is None else [f"{name}: {kind}" for kind in video.other_streams(io.BytesIO(clip))]
 
 
 def _arrays(named: Mapping[str, bytes], first: int) -> Arrays:
@@ -244,15 +257,13 @@ def _filmed(data: bytes) -> Media:
     return replace(found, times_ns=ticks * TICK_NS)
 
 
-def _parse_annotations(data: bytes, where: str) -> dict[str, dict[str, Any]]:
-    """Annotations by session."""
-    found: dict[str, dict[str, Any]] = {}
+def _parse_annotations(data: bytes, where: str) -> dict[str, dict[str, Any] | None]:
+    """Annotations by session; None for one that is annotated twice."""
+    found: dict[str, dict[str, Any] | None] = {}
     for entry in fields.as_list(load_json(data, where), where):
         told = fields.as_object(entry, where)
         name = fields.as_text(fields.member(told, "video_name", where), f"{where}: video_name")
-        if name in found:
-            raise FormatError("duplicate_name", f"{where} annotates {name} twice", where=where)
-        found[name] = told
+        found[name] = None if name in found else told
     return found
 
 
@@ -260,7 +271,10 @@ def _told(root: SourceRoot, path: str, session: str) -> dict[str, Any]:
     found = files.cached(root, path, _parse_annotations)
     if session not in found:
         raise EpisodeError("missing_annotation", f"{path} does not annotate {session}")
-    return found[session]
+    told = found[session]
+    if told is None:
+        raise EpisodeError("duplicate_name", f"{path} annotates {session} more than once", where=path)
+    return told
 
 
 def _texts(told: Mapping[str, Any], times: NDArray[np.float64]) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:

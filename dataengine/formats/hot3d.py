@@ -93,6 +93,10 @@ class Hot3dFormat:
         check_options(options, ("headsets",), self.name)
         headsets = option_names(options, "headsets", ())
         seen: set[str] = set()
+        for path in root.glob(f"**/{MANO}") if only is None else ():
+            if not root.exists(_beside(path, METADATA)):
+                folder = str(PurePosixPath(path).parent)
+                yield ScanProblem("episode", folder, "missing_file", f"{path} has no {METADATA} beside it")
         for path in root.glob(f"**/{METADATA}") if only is None else ():
             metadata, problem = _metadata(root, path)
             if problem is not None and root.exists(_beside(path, MANO)):
@@ -203,7 +207,7 @@ def _arrays(named: Mapping[str, bytes], folder: str) -> tuple[Arrays, dict[str, 
     unmatched: dict[str, int] = {}
     for kind, (stamps, found) in hands.items():
         if kind != "mano":
-            unmatched[kind] = int((~np.isin(stamps, times)).sum())
+            unmatched[kind] = _strangers(kind, stamps, times)
         for hand, timed in found.items():
             arrays.update(_joined(f"{kind}/{hand}", timed, times, _HAND_PARTS[kind]))
     pose_parts = {"t_xyz": 3, "q_wxyz": 4}
@@ -214,11 +218,20 @@ def _arrays(named: Mapping[str, bytes], folder: str) -> tuple[Arrays, dict[str, 
         for uid, timed in poses.items():
             place = prefix if prefix == "headset" else f"{prefix}/{uid}"
             arrays.update(_joined(place, timed, times, pose_parts))
-            unmatched[prefix] = unmatched.get(prefix, 0) + int((~np.isin(timed.times, times)).sum())
+        if poses:
+            unmatched[prefix] = _strangers(name, np.concatenate([timed.times for timed in poses.values()]), times)
     for name in sorted(named):
         if name.startswith("masks/"):
             arrays.update(_masks(named[name], _at(folder, name)))
     return arrays, unmatched
+
+
+def _strangers(name: str, stamps: NDArray[np.int64], times: NDArray[np.int64]) -> int:
+    """How many rows match none of the MANO file's; `time_mismatch` where not one of them does: another clock."""
+    count = int((~np.isin(stamps, times)).sum())
+    if count and count == len(stamps):
+        raise EpisodeError("time_mismatch", f"{name}: none of its {count} timestamps is one of {MANO}'s")
+    return count
 
 
 def _joined(prefix: str, timed: _Timed, times: NDArray[np.int64], parts: Mapping[str, int]) -> Arrays:
@@ -280,7 +293,7 @@ def _table(data: bytes, path: str, columns: Sequence[str]) -> Iterator[tuple[str
     if not data.endswith(b"\n"):
         raise FormatError("truncated", f"{path} ends in the middle of a line", where=path)
     try:
-        reader = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         header = next(reader, [])
         missing = [name for name in columns if name not in header]
         if missing:

@@ -9,6 +9,7 @@ EgoDex keeps its own layout and is not read here.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -81,13 +82,13 @@ class OpenegoFormat:
         for path in _demos(root, only):
             folder = str(PurePosixPath(path).parent)
             name = "demo" if folder == "." else folder
-            needed = [ANNOTATION, METADATA, *([VIDEO] if kind == "required" else [])]
+            needed = [JOINTS, ANNOTATION, METADATA, *([VIDEO] if kind == "required" else [])]
             missing = [part for part in needed if not root.exists(_beside(path, part))]
             if missing:
                 reason = "missing_media" if missing == [VIDEO] else "missing_file"
                 yield ScanProblem("episode", name, reason, f"{folder} has no {' and no '.join(missing)}")
                 continue
-            found = [_beside(path, part) for part in (*needed, ORIGINAL) if root.exists(_beside(path, part))]
+            found = [_beside(path, part) for part in (*needed[1:], ORIGINAL) if root.exists(_beside(path, part))]
             yield EpisodeRef(name, {"file": path, "video": kind}, (path, *found))
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
@@ -120,6 +121,8 @@ class OpenegoFormat:
         digest.add_json("attributes", attributes)
         digest.add_json("task", texts["task"])
         for clip in media.values():
+            sound = video.other_streams(io.BytesIO(clip.payload))
+            attributes |= {"unread": [f"{VIDEO}: {kind}" for kind in sound]} if sound else {}
             if clip.frames != rows:
                 what = f"{rows} rows of joints and {clip.frames} frames in the video"
                 raise EpisodeError("frame_count_mismatch", what)
@@ -141,7 +144,9 @@ class OpenegoFormat:
 def _demos(root: SourceRoot, only: str | None) -> list[str]:
     if only is not None:
         return [only] if only == JOINTS else []
-    return files.natural(root.glob(f"**/{JOINTS}"))
+    """Paths of `joints.hdf5`, also where only the other files of a demonstration are left."""
+    told = [path for path in root.glob(f"**/{METADATA}") if root.exists(_beside(path, ANNOTATION))]
+    return files.natural({*root.glob(f"**/{JOINTS}"), *(_beside(path, JOINTS) for path in told)})
 
 
 def _beside(path: str, name: str) -> str:

@@ -194,6 +194,11 @@ def _entries(
         yield ScanProblem("episode", f"{path}#{name}", "missing_key", f"mask/{key} lists {name}, data has none")
     for name in sorted(set(hdf5.names(file["data"])) - set(demos)):
         yield ScanProblem("episode", f"{path}#{name}", "unknown_name", f"data/{name} is not named demo_<k>")
+    told = hdf5.integer(file["data"], "num_demos")
+    if told is not None and told != len(demos):
+        # LIBERO's; `total` counts rows, and writers are known to get it wrong (Isaac Lab)
+        what = f"num_demos is {told}, data holds {len(demos)} demos"
+        yield ScanProblem("episode", f"{path}#num_demos", "count_mismatch", what)
 
 
 def _filtered(file: h5py.File, key: str) -> set[str]:

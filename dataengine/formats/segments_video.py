@@ -75,21 +75,34 @@ def filled(template: str, values: Mapping[str, Any]) -> str:
     return _FIELD.sub(put, template)
 
 
-def find_video(root: SourceRoot, templates: Sequence[str], values: Mapping[str, Any]) -> str | None:
+def find_video(
+    root: SourceRoot, templates: Sequence[str], values: Mapping[str, Any], known: dict[str, bool] | None = None
+) -> str | None:
     """The first of the paths that exists below the root; None where none does.
 
-    A path that leaves the root, or names no regular file, raises what `SourceRoot.locate` raises.
+    `known` holds what was looked up before, by path: a table has many rows of one video. Raises what `is_there` raises.
     """
     for template in templates:
         path = filled(template, values)
-        try:
-            root.locate(path)
-        except FormatError as error:
-            if error.reason == "missing_file":
-                continue
-            raise
-        return path
+        there = known.get(path) if known is not None else None
+        if there is None:
+            there = is_there(root, path)
+        if known is not None:
+            known[path] = there
+        if there:
+            return path
     return None
+
+
+def is_there(root: SourceRoot, path: str) -> bool:
+    """Whether the file is there; a path that leaves the root, or a link out of it, raises as `SourceRoot.locate`."""
+    try:
+        root.locate(path)
+    except FormatError as error:
+        if error.reason == "missing_file":
+            return False
+        raise
+    return True
 
 
 def indexed(root: SourceRoot, path: str) -> Indexed:
@@ -106,7 +119,7 @@ def _indexed(folder: Path, path: str, size: int, modified: int) -> Indexed:  # n
         with SourceRoot(folder).open(path) as file:
             found = video.index(file)
             times = timeline.seconds_to_ns(found.pts * float(found.time_base))
-            timeline.check_increasing(times, path)
+            timeline.check_increasing(times, "its frames")
             return Indexed(found, times, video.other_streams(file))
     except BadInput as error:
         raise EpisodeError(error.reason, f"{path}: {error.what}", where=path) from None

@@ -16,7 +16,7 @@ from dataengine.errors import BadInput, EpisodeError
 from dataengine.formats import files
 from dataengine.formats import segments_table as table
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem
-from dataengine.formats.segments_guess import VIDEO_SUFFIXES, guess
+from dataengine.formats.segments_guess import OTHER_VIDEOS, VIDEO_SUFFIXES, guess
 from dataengine.formats.segments_text import Span, declared_times, tracks
 from dataengine.formats.segments_video import (
     MEDIA,
@@ -43,9 +43,10 @@ from dataengine.storage import SourceRoot
 
 @dataclass
 class _Scan:
-    """What one pass has seen: names, rows by video, and videos by what names them."""
+    """What one pass has seen: names, rows by video, and which paths of videos are there."""
 
     names: dict[str, str] = field(default_factory=dict)
+    there: dict[str, bool] = field(default_factory=dict)
     videos: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
 
@@ -111,16 +112,18 @@ class VideoSegmentsFormat:
                 yield ScanProblem("file", path[1:], "missing_file", f"no table {path[1:]}")
                 continue
             try:
-                rows = table.table_rows(root, path, told.rows)
+                rows = table.table_rows(root, path, told.rows, told.delimiter)
             except BadInput as error:
                 yield ScanProblem("file", path, error.reason, error.what)
                 continue
+            if not rows:
+                yield ScanProblem("file", path, "no_episodes", f"{path} has a header and no rows")
             for number, row in enumerate(rows):
                 found = _row_ref(root, path, number, row, told, seen)
                 if found is not None:
                     yield found
         for name, places in seen.videos.items():
-            yield _video_ref(root, name, places, told)
+            yield _video_ref(root, name, places, told, seen)
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
         """One segment or one video of T rows.
@@ -153,47 +156,60 @@ def _tables(root: SourceRoot, only: str | None, options: Options) -> list[str]:
     return [*found, *(f"?{pattern}" for pattern in named)]
 
 
-def _clips(root: SourceRoot, only: str | None) -> Iterator[EpisodeRef]:
+def _clips(root: SourceRoot, only: str | None) -> Iterator[EpisodeRef | ScanProblem]:
     paths = [only] if only is not None else files.natural(root.glob("**/*"))
+    seen: dict[str, str] = {}
     for path in paths:
-        if path.lower().endswith(VIDEO_SUFFIXES):
-            yield EpisodeRef(path.rpartition(".")[0], {"clip": path}, (path,))
+        name = path.rpartition(".")[0]
+        if path.lower().endswith(OTHER_VIDEOS):
+            what = f"{path} is a video in a container that is not read; remux it into an MP4 or Matroska file"
+            yield ScanProblem("file", path, "unsupported_video", what)
+        elif path.lower().endswith(VIDEO_SUFFIXES) and name in seen:
+            yield ScanProblem("episode", path, "duplicate_episode", f"{name} is also {seen[name]}")
+        elif path.lower().endswith(VIDEO_SUFFIXES):
+            seen[name] = path
+            yield EpisodeRef(name, {"clip": path}, (path,))
 
 
 def _row_ref(
-    root: SourceRoot, path: str, number: int, row: table.Row, options: Options, seen: _Scan
+    root: SourceRoot, path: str, number: int, row: table.Row | table.Damaged, options: Options, seen: _Scan
 ) -> EpisodeRef | ScanProblem | None:
     """The ref of a row, a problem, or None where the row only adds to its video's episode."""
     place = f"{path}:row {number + 1}"
+    if isinstance(row, table.Damaged):
+        return ScanProblem("episode", place, row.reason, row.what)
     try:
         name, video_name = names_of(row, options)
         if name in seen.names:
-            raise EpisodeError("duplicate_episode", f"{name} is also {seen.names[name]}")
+            more = (
+                "" if columns_of(options).id else "; two rows of one stretch need a column `id` that tells them apart"
+            )
+            raise EpisodeError("duplicate_episode", f"{name} is also {seen.names[name]}{more}")
         seen.names[name] = place
         if options.unit == "video":
             seen.videos.setdefault(video_name, []).append((path, number))
             return None
-        return _with_media(root, name, [(path, number)], row, options)
+        return _with_media(root, name, [(path, number)], row, options, seen)
     except BadInput as error:
         return ScanProblem("episode", place, error.reason, error.what)
 
 
 def _video_ref(
-    root: SourceRoot, name: str, places: Sequence[tuple[str, int]], options: Options
+    root: SourceRoot, name: str, places: Sequence[tuple[str, int]], options: Options, seen: _Scan
 ) -> EpisodeRef | ScanProblem:
     try:
-        row = table.table_rows(root, places[0][0], options.rows)[places[0][1]]
-        return _with_media(root, name, places, row, options)
+        return _with_media(root, name, places, _row_at(root, *places[0], options), options, seen)
     except BadInput as error:
         return ScanProblem("episode", name, error.reason, error.what)
 
 
 def _with_media(
-    root: SourceRoot, name: str, places: Sequence[tuple[str, int]], row: table.Row, options: Options
+    root: SourceRoot, name: str, places: Sequence[tuple[str, int]], row: table.Row, options: Options, seen: _Scan
 ) -> EpisodeRef:
     found = None
     if options.media != "none":
-        found = find_video(root, options.videos, {**row, "video": table.label(row, columns_of(options).video)})
+        values = {**row, "video": table.label(row, columns_of(options).video)}
+        found = find_video(root, options.videos, values, seen.there)
         if found is None and options.media == "required":
             raise EpisodeError("missing_media", f"{name}: no video at {', '.join(options.videos)}")
     info = [options.info.file] if options.info is not None else []
@@ -211,7 +227,8 @@ def _info(root: SourceRoot, video_name: str, options: Options) -> tuple[float | 
     told = options.info
     if told is None:
         return options.fps, None, None
-    rows = [row for row in table.table_rows(root, told.file) if row.get(told.video) == video_name]
+    every = table.table_rows(root, told.file)
+    rows = [row for row in every if not isinstance(row, table.Damaged) and row.get(told.video) == video_name]
     if len(rows) != 1:
         raise EpisodeError("missing_key" if not rows else "duplicate_name", f"{told.file}: {len(rows)} x {video_name}")
     duration = table.number(table.cell(rows[0], told.duration), told.duration) if told.duration is not None else None
@@ -219,13 +236,15 @@ def _info(root: SourceRoot, video_name: str, options: Options) -> tuple[float | 
 
 
 def _rows_of(root: SourceRoot, ref: EpisodeRef, options: Options) -> list[table.Row]:
-    found = []
-    for path, number in ref.locator["rows"]:
-        rows = table.table_rows(root, path, options.rows)
-        if number >= len(rows):
-            raise EpisodeError("missing_key", f"{path} has no row {number + 1}")
-        found.append(rows[number])
-    return found
+    return [_row_at(root, path, number, options) for path, number in ref.locator["rows"]]
+
+
+def _row_at(root: SourceRoot, path: str, number: int, options: Options) -> table.Row:
+    rows = table.table_rows(root, path, options.rows, options.delimiter)
+    row = rows[number] if number < len(rows) else None
+    if row is None or isinstance(row, table.Damaged):
+        raise EpisodeError("missing_key", f"{path} has no row {number + 1}")
+    return row
 
 
 def _read_segment(root: SourceRoot, ref: EpisodeRef, options: Options) -> RawEpisode:

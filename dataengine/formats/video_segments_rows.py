@@ -41,8 +41,9 @@ class Options(Strict):
 
     tables: tuple[str, ...] = ()
     rows: str | None = None
+    delimiter: Literal[",", ";", "\t", "|"] | None = None
     columns: Columns | None = None
-    times: Literal["seconds", "clock", "frames"] = "seconds"
+    times: Literal["seconds", "clock", "minutes", "frames"] = "seconds"
     first_frame: Literal[0, 1] = 0
     stop_frame: Literal["inclusive", "exclusive"] = "inclusive"
     numbers: tuple[str, ...] = ()
@@ -65,6 +66,9 @@ class Options(Strict):
         if self.texts.keys() & {"text"}:
             raise ValueError("the stream `text` is the text column's")
         return self
+
+
+_TIMES = {"seconds": table.number, "clock": table.clock_seconds, "minutes": table.minute_seconds}
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def segment_of(row: table.Row, options: Options, fps: float | None) -> Segment:
         frames = (first, last + (1 if options.stop_frame == "inclusive" else 0))
         start, stop = (frame / fps if fps else float(frame) for frame in frames)
     else:
-        read = table.clock_seconds if options.times == "clock" else table.number
+        read = _TIMES[options.times]
         start, stop = (read(value, column) for value, column in ends)
     if not 0 <= start < stop:
         raise EpisodeError("bad_span", f"{name} goes from {ends[0][0]!r} to {ends[1][0]!r}")

@@ -43,6 +43,10 @@ _HAND_SHAPES: dict[str, tuple[int, ...]] = {
     "joints_worldspace": (21, 3),
 }
 _FACTS = ("avg_speed", "total_rotvec_degree", "total_transl_dist")
+_READ = (
+    *("extrinsics", "intrinsics", "video_decode_frame", "video_name", *_FACTS),
+    *("anno_type", "text", "text_rephrase", *HANDS),
+)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -203,7 +207,15 @@ def _arrays(episode: Mapping[str, Any]) -> Arrays:
         for name, shape in _HAND_SHAPES.items():
             arrays[f"{hand}/{name}"] = _array(_member(told, name, hand), f"{hand}/{name}", (rows, *shape))
         arrays[f"{hand}/beta"] = _array(_member(told, "beta", hand), f"{hand}/beta", (10,))
-        arrays[f"{hand}/kept_frames"] = _flags(_member(told, "kept_frames", hand), f"{hand}/kept_frames", rows)
+        kept = _flags(_member(told, "kept_frames", hand), f"{hand}/kept_frames", rows)
+        arrays[f"{hand}/kept_frames"] = kept
+        for name in _HAND_SHAPES:
+            held = np.isfinite(arrays[f"{hand}/{name}"].reshape(rows, -1)).all(axis=1) | (kept == 0)
+            if not held.all():
+                what = (
+                    f"{hand}/{name} of row {int(held.argmin())} is not finite, where kept_frames says the hand is seen"
+                )
+                raise EpisodeError("bad_value", what)
     return arrays
 
 
@@ -281,7 +293,17 @@ def _attributes(episode: Mapping[str, Any], arrays: Arrays, primary: str) -> dic
         # K belongs to an image twice as large as its principal point, whatever the video's size.
         "intrinsics": {"matrix": intrinsics.tolist(), "size_wh": (2 * intrinsics[:2, 2]).tolist()},
         **{name: fields.as_number(episode[name], name) for name in _FACTS if episode.get(name) is not None},
+        "unread": _unread(episode),
     }
+
+
+def _unread(episode: Mapping[str, Any]) -> list[str]:
+    """Members of the episode and of its hands that are not read: a segment's number, ranges of movement, ..."""
+    found = [str(name)[:80] for name in episode if name not in _READ]
+    for hand in HANDS:
+        kept = (*_HAND_SHAPES, "beta", "kept_frames")
+        found += [f"{hand}/{str(name)[:80]}" for name in episode[hand] if name not in kept]
+    return sorted(found)
 
 
 def _video(

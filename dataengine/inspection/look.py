@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ MAX_NAMED = 20
 MAX_CONVERTED = 50
 MAX_CONVERTED_BYTES = 512 << 20
 """Episodes that evidence is pooled over: so many, or so many bytes of pictures in all."""
-ELSEWHERE = ("missing_file", "not_a_folder", "not_a_recording", "unknown_layout", "no_episodes")
+ELSEWHERE = ("missing_file", "not_a_folder", "not_a_recording", "unknown_layout", "no_episodes", "missing_option")
 """What a format says of data that are another's."""
 Tell = Callable[[str, int, int], None]
 
@@ -70,7 +70,7 @@ def inspect(
     look.read(limit, tell, result)
     result.converter = conversion.converter.name if conversion is not None else None
     if conversion is None:
-        result.fitting = [name for name in result.converters if _fits(root, only, name)]
+        result.fitting = [name for name in result.converters if _fits(root, only, name, best)]
     _name_units(result, look, conversion)
     if strip_at is not None and look.first is not None:
         result.strip = strip(look.first, conversion.converter if conversion else None, strip_at)
@@ -136,10 +136,16 @@ def _near(root: SourceRoot, only: str | None) -> list[str]:
     return list(found.values())[:MAX_NEAR]
 
 
-def _fits(root: SourceRoot, only: str | None, name: str) -> bool:
-    """Whether a shipped converter converts the first episode that its own options select."""
+def _fits(root: SourceRoot, only: str | None, name: str, found: Detection) -> bool:
+    """Whether a shipped converter converts the first episode that its own options select.
+
+    One that names none of the tables or columns that were found reads something else of this folder.
+    """
     try:
         conversion = Conversion.load(name)
+        own = conversion.converter.format.options
+        if any(isinstance(value, Mapping) and option not in own for option, value in found.options.items()):
+            return False
         source = get_format(conversion.converter.format.name)
         refs = source.scan(root, only, conversion.converter.format.options)
         first = next((entry for entry in refs if not isinstance(entry, ScanProblem)), None)

@@ -203,3 +203,71 @@ def test_no_annotations_and_wrong_options(tmp_path: Path) -> None:
     for wrong in ({}, {"kind": "ego4d_moments"}, {**STEPS, "window_s": [0, 0]}, {**STEPS, "fps": -1}):
         with pytest.raises(SpecError):
             list(FORMAT.scan(SourceRoot(tmp_path), None, wrong))
+
+
+def test_a_damaged_narration_or_step_is_its_own_affair(narrated: SourceRoot, tmp_path: Path) -> None:
+    path = narrated.path / "narration.json"
+    body = json.loads(path.read_text())
+    uid = next(uid for uid, record in body.items() if len(record.get("narration_pass_1", {}).get("narrations", [])) > 1)
+    body[uid]["narration_pass_1"]["narrations"][0]["timestamp_sec"] = None
+    path.write_text(json.dumps(body))
+    root = SourceRoot(narrated.path)
+    refs, _ = scanned(root, NARRATED)
+    with pytest.raises(BadInput, match="timestamp_sec is null"):
+        FORMAT.read(root, refs[f"{uid}/narration_pass_1/00000"])
+    assert FORMAT.read(root, refs[f"{uid}/narration_pass_1/00001"]).texts["narration"]
+    folder = tmp_path / "steps"
+    folder.mkdir()
+    write_goalstep(folder)
+    path = folder / "goalstep_valid.json"
+    body = json.loads(path.read_text())
+    body["videos"][0]["segments"][0]["end_time"] = -1
+    path.write_text(json.dumps(body))
+    root = SourceRoot(folder)
+    refs, _ = scanned(root, STEPS)
+    uid = body["videos"][0]["video_uid"]
+    with pytest.raises(BadInput, match="step_000 goes from"):
+        FORMAT.read(root, refs[f"{uid}/step_000"])
+    assert FORMAT.read(root, refs[f"{uid}/step_001"]).texts["goal"]
+
+
+def test_a_video_that_is_no_record_is_a_problem(narrated: SourceRoot) -> None:
+    path = narrated.path / "narration.json"
+    body = {"version": "v2", **json.loads(path.read_text()), "lost": None, "odd": []}
+    path.write_text(json.dumps(body))
+    whole, problems = scanned(SourceRoot(narrated.path), NARRATED)
+    assert problems.count("bad_type") == 2
+    path.write_text(json.dumps({"version": "v2", "videos": {name: body[name] for name in body if name != "version"}}))
+    assert scanned(SourceRoot(narrated.path), NARRATED) == (whole, problems)
+
+
+def test_narrations_in_one_list_say_the_same(narrated: SourceRoot, tmp_path: Path) -> None:
+    """Version 2's file of all narrations, with its own names of the same facts."""
+    path = narrated.path / "narration.json"
+    two = json.loads(path.read_text())
+    one: dict[str, Any] = {}
+    for uid, record in two.items():
+        rounds = [record[name] for name in ("narration_pass_1", "narration_pass_2") if name in record]
+        said = [entry for each in rounds for entry in each.get("narrations", [])]
+        long = [entry for each in rounds for entry in each.get("summaries", [])]
+        one[uid] = {
+            "narrations": [{"time": entry["timestamp_sec"], "text": entry["narration_text"]} for entry in said],
+            "summaries": [
+                {"start_time": entry["start_sec"], "end_time": entry["end_sec"], "text": entry["summary_text"]}
+                for entry in long
+            ],
+        }
+    wanted = [FORMAT.read(narrated, ref) for ref in scanned(narrated, NARRATED)[0].values()]
+    (narrated.path / "all_narrations_redacted.json").write_text(json.dumps({"version": "2.0", "videos": one}))
+    assert len(scanned(SourceRoot(narrated.path), NARRATED)[0]) == len(wanted), "the file of two passes comes first"
+    path.unlink()
+    root = SourceRoot(narrated.path)
+    found = FORMAT.detect(root, None)
+    assert found is not None
+    assert found.layout == "ego4d_narrations"
+    made = [FORMAT.read(root, ref) for ref in scanned(root, NARRATED)[0].values()]
+    assert [raw.texts for raw in made] == [raw.texts for raw in wanted]
+    assert [raw.media["video"].digest for raw in made] == [raw.media["video"].digest for raw in wanted]
+    assert made[0].upstream_id.endswith("/all/00000")
+    whole = {**NARRATED, "unit": "video"}
+    assert any("summary" in FORMAT.read(root, ref).texts for ref in scanned(root, whole)[0].values())

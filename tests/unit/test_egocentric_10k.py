@@ -79,9 +79,9 @@ def test_what_the_json_says_wrongly_is_told(tmp_path: Path) -> None:
     (tmp_path / "intrinsics.json").write_text(json.dumps(INTRINSICS))
     with tarfile.open(tmp_path / "factory001_worker001_part00.tar", "w") as archive:
         add(archive, "a.mp4", clip)
-        add(archive, "a.json", json.dumps({**told, "width": 1920}).encode())
+        add(archive, "a.json", json.dumps({**told, "width": 1920, "size_bytes": 7}).encode())
     made = first(SourceRoot(tmp_path))
-    assert made.attributes["disagrees"] == ["width", "height", "fps", "duration_sec", "codec"]
+    assert made.attributes["disagrees"] == ["width", "height", "fps", "duration_sec", "size_bytes", "codec"]
 
 
 def test_without_a_calibration(root: SourceRoot, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ Change = Callable[[Any], object]
 DAMAGE: list[tuple[str, Change, str]] = [
     ("takes.json", lambda takes: takes.append(takes[0]), "duplicate_episode"),
     ("takes.json", lambda takes: takes[0].pop("take_uid"), "missing_key"),
-    ("takes.json", lambda takes: takes[0].update(root_dir="../x"), "missing_media"),
+    ("takes.json", lambda takes: takes[0].update(root_dir="../x"), "path_outside_root"),
     ("takes.json", lambda takes: takes[0]["frame_aligned_videos"].pop("aria01"), "missing_stream"),
     ("annotations/keystep_train.json", lambda body: body.update(annotations=[]), "bad_type"),
     ("annotations/keystep_train.json", lambda body: body["annotations"][UID].pop("segments"), "missing_key"),
@@ -179,3 +179,26 @@ def test_no_takes_and_wrong_options(tmp_path: Path) -> None:
     assert scanned(SourceRoot(tmp_path), {}) == ({}, ["missing_file"])
     with pytest.raises(SpecError):
         list(FORMAT.scan(SourceRoot(tmp_path), None, {"unit": "capture"}))
+
+
+def test_a_camera_whose_video_is_not_there_takes_no_other_with_it(root: SourceRoot) -> None:
+    (root.path / VIDEOS / "cam01.mp4").unlink()
+    again = SourceRoot(root.path)
+    made = read(again, {"cameras": ["cam01"], "media": "optional"})
+    assert list(made.media) == ["ego_rgb"]
+    assert made.attributes["absent"] == ["cam01"]
+    assert scanned(again, {"cameras": ["cam01"]})[1] == ["missing_media"]
+    assert scanned(again, {"cameras": ["cam07"]})[1] == ["missing_stream", "missing_stream"]
+
+
+def test_a_link_out_of_the_folder_is_not_followed(root: SourceRoot, tmp_path_factory: pytest.TempPathFactory) -> None:
+    film = root.path / VIDEOS / "cam01.mp4"
+    film.symlink_to(film.rename(tmp_path_factory.mktemp("elsewhere") / "cam01.mp4"))
+    assert scanned(SourceRoot(root.path), {"cameras": ["cam01"]})[1] == ["path_outside_root"]
+
+
+def test_a_setting_that_is_named_by_text_keeps_its_takes_together(root: SourceRoot) -> None:
+    path = root.path / "takes.json"
+    path.write_text(json.dumps([{**take, "physical_setting_uid": "kitchen"} for take in json.loads(path.read_text())]))
+    again = SourceRoot(root.path)
+    assert {FORMAT.read(again, ref).group for ref in scanned(again, {})[0].values()} == {"setting kitchen"}

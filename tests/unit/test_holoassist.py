@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -256,3 +257,37 @@ def test_tracks_lose_nothing():
         "t_3": ("", "c", "c", "c", ""),
     }
     assert tracks("t", [], 2) == {"t": ("", ""), "t_2": ("", "")}
+
+
+def test_a_session_without_its_poses_is_told(session):
+    (session / NAME / "Export_py" / POSE).unlink()
+    assert problems(session) == [(NAME, "missing_file")]
+
+
+def test_a_session_that_is_annotated_twice_costs_no_other(session):
+    write_session(session / "z013")
+    path = next(session.glob("*annotation*.json"))
+    entries = json.loads(path.read_text())
+    other = {**entries[0], "video_name": "z013"}
+    path.write_text(json.dumps([*entries, entries[0], other]))
+    twice, once = scan(session)
+    with pytest.raises(EpisodeError, match="more than once"):
+        get_format("holoassist").read(SourceRoot(session), twice)
+    assert get_format("holoassist").read(SourceRoot(session), once).texts
+
+
+def test_the_sound_of_the_video_is_named_as_unread(session):
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as made:
+        picture, sound = made.add_stream("libx264", rate=30), made.add_stream("aac", rate=48000, layout="mono")
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(8):
+            made.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        made.mux(picture.encode(None))
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        heard.sample_rate = 48000
+        made.mux([*sound.encode(heard), *sound.encode(None)])
+    (session / NAME / "Export_py/Video_pitchshift.mp4").write_bytes(buffer.getvalue())
+    assert "Video_pitchshift.mp4: audio" in read(session).attributes["unread"]

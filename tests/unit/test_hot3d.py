@@ -354,3 +354,26 @@ def test_damaged_camera_models(tmp_path, change, reason):
     with pytest.raises(BadInput) as caught:
         read(tmp_path)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("name", [UMETRACK, HEADSET])
+def test_a_file_on_another_clock_is_no_absent_hand(tmp_path, name):
+    place = write_recording(tmp_path, frames=3) / name
+    text = place.read_text()
+    for stamp in timestamps(3):
+        text = text.replace(str(stamp), str(stamp + 1_000_000))
+    place.write_text(text)
+    with pytest.raises(EpisodeError, match="none of its 6 timestamps") as caught:
+        read(tmp_path)
+    assert caught.value.reason == "time_mismatch"
+
+
+def test_a_recording_that_lost_its_metadata_is_told(tmp_path):
+    (write_recording(tmp_path, "P0001_a", frames=2) / METADATA).unlink()
+    assert reasons(tmp_path) == [("P0001_a", "missing_file")]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
+    place = write_recording(tmp_path, frames=2) / HEADSET
+    place.write_bytes(b"\xef\xbb\xbf" + place.read_bytes())
+    assert read(tmp_path).arrays["headset/present"].all()

@@ -15,7 +15,7 @@ LEVELS = [
     {"errors"},
     {"credentials", "documents"},
     {"schema", "storage", "plugins"},
-    {"camera", "episode", "embodiment", "geometry", "timeline", "images", "thumbnails", "video"},
+    {"camera", "containers", "episode", "embodiment", "geometry", "timeline", "images", "thumbnails", "video"},
     {"transforms", "normalization", "evidence", "formats", "fixtures", "layouts", "shards", "specs"},
     {"catalogue", "convert", "plan", "schedule", "shuffle", "weights", "lake_rows", "inspection", "reading", "sources"},
     {"engine", "lake"},

@@ -193,3 +193,10 @@ def test_a_video_of_another_length(tmp_path):
     with pytest.raises(EpisodeError) as caught:
         read(tmp_path / "b")
     assert caught.value.reason == "frame_count_mismatch"
+
+
+def test_a_demonstration_that_lost_its_joints_is_told(tmp_path):
+    write_demo(tmp_path / "HO-Cap/demo_0000")
+    write_demo(tmp_path / "HO-Cap/demo_0001")
+    (tmp_path / "HO-Cap/demo_0001/joints.hdf5").unlink()
+    assert problems(tmp_path) == [("HO-Cap/demo_0001", "missing_file")]

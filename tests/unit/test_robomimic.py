@@ -481,3 +481,12 @@ def test_a_heap_of_strings_that_would_never_end(folder: Path) -> None:
     data[position + 8 : position + 16] = bytes(8)
     path.write_bytes(data)
     assert reason(folder) == "unreadable_file"
+
+
+@pytest.mark.parametrize(("told", "found"), [(3, []), (5, [("episode", "lift/demo.hdf5#num_demos", "count_mismatch")])])
+def test_demos_that_the_file_counts_and_does_not_hold(
+    folder: Path, told: int, found: list[tuple[str, str, str]]
+) -> None:
+    change(folder, lambda file: file["data"].attrs.__setitem__("num_demos", told))
+    assert problems(folder) == found
+    assert len(ids(folder)) == 3

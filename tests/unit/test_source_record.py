@@ -284,6 +284,13 @@ def test_secrets_of_the_environment_are_not_shown(monkeypatch: pytest.MonkeyPatc
     assert redacted("401: hunter2hunter2 is no key") == "401: *** is no key"
 
 
+def test_the_current_folder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/data/my_robot")
+    monkeypatch.setenv("OLDPWD", "/data/older_robot")
+    text = "no format recognises /data/my_robot/a.mov, nor /data/older_robot"
+    assert redacted(text) == text
+
+
 def test_a_line_of_yaml_that_is_wrong_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("name: x\nsecret: hunter2hunter2: [\n")

@@ -374,3 +374,97 @@ def test_other_layouts_are_not_claimed(data: Path, name: str) -> None:
 def test_pictures_differ() -> None:
     assert len({image.tobytes() for image in pictures(120)}) == 120
     assert Fraction(30) == video.index(io.BytesIO(video.encode(pictures(3), 30))).rate
+
+
+def found_in(folder: Path) -> tuple[dict[str, Any], dict[str, EpisodeRef], list[ScanProblem]]:
+    """What detection says of a folder, and what its options select."""
+    root = SourceRoot(folder)
+    found = FORMAT.detect(root, None)
+    assert found is not None
+    assert found.layout == "video_table"
+    refs, problems = scanned(root, dict(found.options))
+    return dict(found.options), refs, problems
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("t.csv", "video;start;end;text\na;0;1;cut, then stir\n", {"delimiter": ";"}),
+        ("t.csv", "video\tstart\tend\ttext\na\t0\t1\tcut, then stir\n", {"delimiter": "\t"}),
+        ("t.csv", 'Video, Start, End, Description\na, 0, 1, "cut, then stir"\n', {}),
+        ("t.csv", '\ufeffvideo,start,end,text\r\na.mp4,0,1,"cut, then stir"\r\n', {"videos": ["{video}"]}),
+        ("t.csv", 'video,start,end,text\ra,0,1,"cut, then stir"\r', {}),
+        ("t.csv", 'video,start,end,text\na,00:00:00.00,00:00:01,"cut, then stir"\n', {"times": "clock"}),
+        ("t.csv", 'video,start,end,text\na,0:00,0:01.00,"cut, then stir"\n', {"times": "minutes"}),
+        ("t.csv", 'filename,begin,end,sentence\na,0,1,"cut, then stir"\n', {"times": "seconds"}),
+        ("notes/t.csv", 'video,start,end,text\na,0,1,"cut, then stir"\n', {"tables": ["notes/t.csv"]}),
+        (
+            "t.json",
+            '{"v": 1, "rows": [{"video": "a", "start": 0, "end": 1, "text": "cut, then stir"}]}',
+            {"rows": "rows"},
+        ),
+        ("t.json", '[{"video": "a", "start": 0, "end": 1, "text": "cut, then stir"}' + "," + " " * 70_000 + "{}]", {}),
+    ],
+)
+def test_tables_as_people_write_them_are_recognised_with_their_videos(
+    clip: SourceRoot, tmp_path: Path, name: str, text: str, told: dict[str, Any]
+) -> None:
+    (tmp_path / "videos").mkdir()
+    at = tmp_path / ("a.mp4" if "a.mp4" in text else "videos/a.mp4")
+    shutil.copy(clip.path / "a.mp4", at)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(text.encode())
+    options, refs, _ = found_in(tmp_path)
+    assert options == {**options, "videos": ["videos/{video}.mp4"], **told}
+    made = FORMAT.read(SourceRoot(tmp_path), next(iter(refs.values())))
+    assert made.texts["text"] == ("cut, then stir",)
+    assert made.media["video"].frames == 30
+
+
+def test_one_damaged_line_costs_its_own_segment_alone(clip: SourceRoot, tmp_path: Path) -> None:
+    shutil.copy(clip.path / "a.mp4", tmp_path / "a.mp4")
+    (tmp_path / "t.csv").write_text("video,start,end,text\na,0,1,one\na,1,2\na,2,3,three\n")
+    _, refs, problems = found_in(tmp_path)
+    assert [made.texts["text"] for made in (FORMAT.read(SourceRoot(tmp_path), ref) for ref in refs.values())] == [
+        ("one",),
+        ("three",),
+    ]
+    assert [(entry.upstream_id, entry.reason) for entry in problems] == [("t.csv:row 2", "length_mismatch")]
+    (tmp_path / "t.csv").unlink()
+    row = '{"video": "a", "start": 0, "end": 1, "text": "one"}'
+    (tmp_path / "t.jsonl").write_text(f'{row}\n{{"video": "a", "start": NaN}}\n[1]\n')
+    _, refs, problems = found_in(tmp_path)
+    assert list(refs) == ["a/0-1"]
+    assert [entry.reason for entry in problems] == ["json_nan", "bad_type"]
+
+
+def test_a_table_without_rows_is_a_problem(clip: SourceRoot, tmp_path: Path) -> None:
+    shutil.copy(clip.path / "a.mp4", tmp_path / "a.mp4")
+    (tmp_path / "t.csv").write_text("video,start,end,text\n")
+    _, refs, problems = found_in(tmp_path)
+    assert not refs
+    assert [entry.reason for entry in problems] == ["no_episodes"]
+
+
+def test_videos_alone_none_is_passed_over(clip: SourceRoot, tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.mkv", "b.MOV", "c.ts"):
+        shutil.copy(clip.path / "a.mp4", tmp_path / name)
+    root = SourceRoot(tmp_path)
+    found = FORMAT.detect(root, None)
+    assert found is not None
+    refs, problems = scanned(root, {})
+    assert list(refs) == ["a", "b"]
+    assert FORMAT.read(root, refs["b"]).media["video"].frames == 90
+    assert {(entry.upstream_id, entry.reason) for entry in problems} == {
+        ("a.mp4", "duplicate_episode"),
+        ("c.ts", "unsupported_video"),
+    }
+
+
+def test_folders_with_a_table_each_are_data_sets_of_their_own(clip: SourceRoot, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(clip.path / "a.mp4", tmp_path / name / "a.mp4")
+        (tmp_path / name / "t.csv").write_text("video,start,end,text\na,0,1,cut\n")
+    assert FORMAT.detect(SourceRoot(tmp_path), None) is None
+    assert FORMAT.detect(SourceRoot(tmp_path / "one"), None) is not None

@@ -408,3 +408,26 @@ def test_bytes_behind_the_end_are_refused():
     with pytest.raises(FormatError) as caught:
         read_object_npy(pickled({}) + b"N.", "x")
     assert caught.value.reason == "unreadable_file"
+
+
+def test_a_seen_hand_with_a_number_that_is_none_is_a_reason(tmp_path):
+    made = episode()
+    made["right"]["joints_camspace"][2, 7, 1] = np.nan
+    write(tmp_path, made)
+    with pytest.raises(EpisodeError, match="right/joints_camspace of row 2 is not finite") as caught:
+        read(tmp_path)
+    assert caught.value.reason == "bad_value"
+
+
+def test_fillers_of_a_hidden_hand_may_be_anything(tmp_path):
+    made = episode()
+    made["left"]["joints_worldspace"][:] = np.nan
+    write(tmp_path, made)
+    assert np.isnan(read(tmp_path).arrays["left/joints_worldspace"]).all()
+
+
+def test_what_is_not_read_is_named(tmp_path):
+    made = {**episode(), "depth": np.zeros(3)}
+    made["left"]["wrist"] = np.zeros(3)
+    write(tmp_path, made)
+    assert read(tmp_path).attributes["unread"] == ["depth", "left/wrist"]
