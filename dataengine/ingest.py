@@ -363,6 +363,6 @@ def _without_copies(lake: Lake, source_id: str, report: IngestReport) -> list[Fa
             fresh.append(entry)
             continue
         told = "episode" if count == 1 else f"{count:,} episodes"
-        what = f"{entry.what}; the lake keeps the {told} that an earlier ingest read from it"
+        what = f"{entry.what}; the lake keeps the {told} read from it"
         report.failures[number] = replace(entry, what=what)
     return fresh

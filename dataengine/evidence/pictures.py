@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from dataengine.specs.converter import Converter, ExpectedView
 
 MAX_FRAMES = 600
 SIDE = 96
+FEWEST_STUCK, STUCK_SHARE = 10, 0.1
+"""A camera that stood still: so many equal pictures in a row, with so much of the body's way within them."""
 PRIOR = 30.0
 """How much more orange (wood, skin) than azure there must be, or the reverse, where no hues are on record. Of 32 real
 pictures and clips of kitchens, streets, sports and rooms the most azure one, under the sky, has 26 times as much."""
@@ -116,14 +119,15 @@ def _shown(episodes: Sequence[Episode], name: str, gallery: Gallery) -> Shown | 
 
 
 def blank(shown: Shown) -> Verdict:
-    """Black pictures, and views that stand still while the body moves."""
+    """Black pictures, and views that stand still while the body moves, all the time or for a stretch."""
     dark = sum(int(black(pictures).sum()) for pictures in shown.pictures)
     frozen = sum(
         _still(pictures) and _moves(episode) for pictures, episode in zip(shown.pictures, shown.episodes, strict=True)
     )
+    stuck = max((_stuck(*pair) for pair in zip(shown.pictures, shown.episodes, strict=True)), default=0)
     told = f"{dark} of {shown.frames} pictures are black, {frozen} of {len(shown.pictures)} episodes show one picture"
-    figures = {"black": float(dark), "frozen": float(frozen), "frames": float(shown.frames)}
-    if dark > 0.05 * shown.frames:
+    figures = {"black": float(dark), "frozen": float(frozen), "frames": float(shown.frames), "stuck": float(stuck)}
+    if dark:
         fix = "leave this view out of the converter, or filter with `black_frames`"
         return Verdict("blank_pictures", shown.view, "warning", told, fix, ("black_view",), figures)
     if frozen:
@@ -131,6 +135,10 @@ def blank(shown: Shown) -> Verdict:
         return Verdict(
             "blank_pictures", shown.view, "warning", f"{told} though the body moves", fix, ("frozen_view",), figures
         )
+    if stuck:
+        told = f"{stuck} pictures in a row are the same though the body moves: the camera stood still"
+        fix = "cut the stretch out, or filter with `frozen_frames`"
+        return Verdict("blank_pictures", shown.view, "warning", told, fix, ("frozen_view",), figures)
     return Verdict("blank_pictures", shown.view, "ok", told, figures=figures)
 
 
@@ -144,6 +152,26 @@ def _still(pictures: NDArray[np.uint8]) -> bool:
         return False
     spread = pictures.max(axis=0).astype(np.int16) - pictures.min(axis=0)
     return bool(spread.max() <= 2)
+
+
+def _stuck(pictures: NDArray[np.uint8], episode: Episode) -> int:
+    """The longest run of equal pictures in which the body moves a good part of its way; 0 for none.
+
+    A camera slower than the rows repeats pictures, too: a run counts from ten pictures on, five times the usual one.
+    """
+    path = body_path(episode)
+    if path is None or len(pictures) < FEWEST_STUCK:
+        return 0
+    moved = np.abs(np.diff(np.nan_to_num(path[: len(pictures)]), axis=0)).sum(axis=1)
+    changes = [bool(np.abs(two.astype(np.int16) - one).max() > 1) for one, two in pairwise(pictures)]
+    ends = np.flatnonzero([True, *changes, True])
+    runs = np.diff(ends)
+    longest = 0
+    for start, length in zip(ends[:-1].tolist(), runs.tolist(), strict=True):
+        share = moved[start : start + length - 1].sum() / (moved.sum() or 1.0)
+        if length >= max(FEWEST_STUCK, 5 * float(np.median(runs))) and share >= STUCK_SHARE:
+            longest = max(longest, length)
+    return longest
 
 
 def _moves(episode: Episode) -> bool:

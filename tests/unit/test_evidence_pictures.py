@@ -91,6 +91,30 @@ def test_black_pictures_and_frozen_views_are_told(shown):
     assert "frozen_view" in verdict([scene()] * 8).suspects
 
 
+def test_a_camera_that_stands_still_for_a_stretch_is_told(shown):
+    """Twenty of forty pictures, or one black one; not where a slow camera repeats each picture, nor where all rests."""
+    converter = load_converter("bridge_octo").model_copy(
+        update={"views": (load_converter("bridge_octo").views[0].model_copy(update={"view": "ext_1"}),)}
+    )
+
+    def verdict(episode):
+        return next(v for v in picture_evidence([episode], converter, Gallery()) if "blank" in v.check)
+
+    moving = [scene(number) for number in range(40)]
+    stuck = [*moving[:10], *[moving[10]] * 20, *moving[30:]]
+    assert verdict(shown(ext_1=moving)).status == "ok"
+    found = verdict(shown(uid="s", ext_1=stuck))
+    assert (found.status, found.suspects, found.figures["stuck"]) == ("warning", ("frozen_view",), 20.0)
+    slow = [moving[number // 8] for number in range(40)]
+    assert verdict(shown(uid="r", ext_1=slow)).status == "ok"
+    resting = shown(uid="q", ext_1=stuck)
+    still = resting.state.values.copy()
+    still[10:30] = still[10]
+    assert verdict(replace(resting, state=replace(resting.state, values=still))).status == "ok"
+    dark = [*moving[:20], plain((0, 0, 0)), *moving[21:]]
+    assert verdict(shown(uid="d", ext_1=dark)).status == "warning"
+
+
 def test_a_view_is_looked_at_as_it_is_shown(shown):
     episode = shown(head=[scene(), scene(1)])
     view = View("head", "head", "bgr", 180)
