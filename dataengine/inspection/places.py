@@ -17,6 +17,8 @@ MAX_OTHERS = 2_000
 MAX_DEPTH = 8
 COVERED = 0.5
 """A format whose episodes hold this share of a folder's bytes speaks for the folder."""
+GENERIC = 0.2
+"""Below this a reader of anybody's files takes what no format of a name knows."""
 STRONG, SURE = 0.7, 0.5
 """A claim counts beside the best one when its confidence is this share of the best's, and at least `SURE`."""
 APART = 0.02
@@ -76,11 +78,13 @@ def _is_collection(root: SourceRoot, files: Sequence[str], claims: Sequence[Dete
     """Whether folders below are data sets of their own.
 
     So it is where no format claims the whole, where two do that hold different files, or where the one that does holds
-    few of the bytes and a folder somewhere below is another format's.
+    few of the bytes (or takes whatever nobody knows) and a folder somewhere below is another format's.
     """
     folders = sorted({path.partition("/")[0] for path in files if "/" in path})
     if not claims or not folders:
         return bool(folders)
+    if claims[0].confidence < GENERIC:
+        return any(_holds_another(root, name, files, claims[0], depth) for name in folders)
     sizes = {path: root.size(path) for path in files}
     total = sum(sizes.values())
     strong = [claim for claim in claims if claim.confidence >= _strong(claims[0]) or claim is claims[0]]
@@ -107,7 +111,8 @@ def _holds_another(root: SourceRoot, name: str, files: Sequence[str], best: Dete
     if any(claim.format != best.format and claim.confidence >= _strong(best) for claim in found[:1]):
         return True
     deeper = sorted({path.partition("/")[0] for path in inner if "/" in path})
-    return not found and depth > 0 and any(_holds_another(folder, each, inner, best, depth - 1) for each in deeper)
+    known = any(claim.confidence >= GENERIC for claim in found)
+    return not known and depth > 0 and any(_holds_another(folder, each, inner, best, depth - 1) for each in deeper)
 
 
 def _files_of(entry: EpisodeRef | ScanProblem) -> tuple[str, ...]:

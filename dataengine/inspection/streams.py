@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,7 +105,8 @@ class Streams:
 
 def is_clock(name: str) -> bool:
     """Whether a stream's name says that it holds times."""
-    return "time" in name.lower()
+    last = re.split(r"[/._ ]", name.lower())[-1]
+    return "time" in name.lower() or last in ("t", "stamp", "clock")
 
 
 def clock_seconds(name: str, array: NDArray[Any]) -> NDArray[np.float64] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -18,6 +19,8 @@ from dataengine import api, images
 from dataengine.cli.main import app
 from dataengine.episode import RawEpisode, images_media
 from dataengine.errors import EpisodeError, SpecError
+from dataengine.fixtures.hdf5_log_writer import write_arm
+from dataengine.fixtures.table_log_writer import write_parquet_log
 from dataengine.inspection.draft import draft
 from dataengine.inspection.found import Inspection
 from dataengine.inspection.kinds import kind_of
@@ -227,3 +230,29 @@ def test_a_strip_is_drawn_where_it_is_asked_for(pusht: Path, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
     CliRunner().invoke(app, ["inspect", str(pusht), "--limit", "1", "--strip", "deep/strip.jpg"])
     assert images.sniff((tmp_path / "deep/strip.jpg").read_bytes()).codec == "jpeg"
+
+
+def test_a_reader_of_anybodys_files_takes_no_folder_of_known_data_sets(make_pusht: MakePusht, tmp_path: Path):
+    """Parquet and HDF5 logs are read by themselves, and beside a data set that has a name they are one of several."""
+    write_parquet_log(tmp_path / "all/logs")
+    write_arm(tmp_path / "all/arm")
+    assert api.inspect(tmp_path / "all/logs").format == "table_episodes"
+    make_pusht(tmp_path / "all/robots/push", [1], rows=6)
+    found = api.inspect(tmp_path / "all")
+    assert {(place.path, place.format) for place in found.places} == {
+        ("arm", "hdf5_episodes"),
+        ("logs", "table_episodes"),
+        ("robots/push", "lerobot"),
+    }
+
+
+def test_a_draft_reads_back_whatever_arrays_are_called(tmp_path: Path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("null", "@x", "a: b", "# c", "cmd pos", "t"):
+            file[name] = np.arange(5.0)
+        file.attrs["yes"] = "go"
+    api.inspect(tmp_path, spec=tmp_path / "mine.yaml")
+    document = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert {entry["array"] for entry in document["state"]} == {"null", "@x", "a: b", "# c"}
+    assert [entry["array"] for entry in document["action"]] == ["cmd pos"]
+    assert (document["time"]["array"], document["language"][0]["stream"]) == ("t", "@yes")
