@@ -52,25 +52,43 @@ def test_a_task_that_kills_its_worker_is_given_up_alone(engine: LocalEngine) -> 
     assert sorted(found) == list(range(8))
 
 
-def nap(task: dict[str, Any]) -> dict[str, Any]:
-    time.sleep(task["seconds"])
+def meet(task: dict[str, Any]) -> dict[str, Any]:
+    """Waits until two processes are at work."""
+    folder = Path(task["folder"])
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     return {"worker": os.getpid()}
 
 
-@pytest.mark.parametrize(("seconds", "tasks", "workers"), [(0.001, 20, 1), (0.08, 30, 2)])
-def test_another_worker_starts_where_the_work_is_worth_it(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, tasks: int, workers: int
-) -> None:
+def test_another_worker_starts_where_the_work_takes_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(local, "WORTH_S", 0.5)
-    monkeypatch.setattr(local, "LOOK_S", 0.2)
+    monkeypatch.setattr(local, "WORTH_S", 0.3)
     engine = LocalEngine()
     try:
-        found = dict(engine.run(nap, [{"seconds": seconds}] * tasks))
+        engine.start()
+        assert len(engine._held) == 1
+        found = dict(engine.run(meet, [{"folder": str(tmp_path)}] * 6))
     finally:
         engine.close()
-    assert sorted(found) == list(range(tasks))
-    assert len({result["worker"] for result in found.values() if result}) == workers
+    assert sorted(found) == list(range(6))
+    assert len({result["worker"] for result in found.values() if result}) == 2
+
+
+def test_another_worker_is_worth_it_by_the_pace_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(local.time, "monotonic", lambda: now)
+    pace = local._Pace()
+    now = 102.0
+    assert pace.left(50) == 2.0, "what has passed, while there is nothing to go by"
+    pace.count()
+    for _ in range(10):
+        now += 0.02
+        pace.count()
+    assert pace.left(50) == 0.0, "too early to say"
+    now += 0.4
+    assert pace.left(50) == pytest.approx(0.06 * 50)
 
 
 def test_workers_end_when_their_driver_is_killed() -> None:
