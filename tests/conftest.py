@@ -25,6 +25,13 @@ hypothesis.settings.load_profile("unhurried")
 # Typer makes the commands out of their functions anew for each run, which takes longer than most runs.
 typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
+LONG = ("integration", "s3", "faults", "cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders with long files first: a process that gets one last would work on while the others have nothing left."""
+    items.sort(key=lambda item: item.path.relative_to(REPO / "tests").parts[0] not in LONG)
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

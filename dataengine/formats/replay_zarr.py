@@ -152,6 +152,8 @@ def _stores(root: SourceRoot, only: str | None, most: int | None) -> Iterator[tu
 
 
 def _why_none(root: SourceRoot, path: str) -> tuple[str, str]:
+    if not path.endswith(".zip"):
+        return "unknown_layout", f"{path} is no archive `.zip`; a folder of zarr is named as a folder"
     try:
         archive_zip.zip_members(root, path)
     except BadInput as error:

@@ -23,9 +23,12 @@ from dataengine.inspection.streams import Streams, units_of
 from dataengine.inspection.strip import strip
 from dataengine.specs.converter import Converter, load_converter
 from dataengine.storage import SourceRoot, root_and_files
+from dataengine.transforms.language import MAX_NAME, printable
 
 MAX_NEAR = 5
 MAX_NAMED = 20
+OWN = ("hdf5_episodes", "table_episodes", "video_segments", "rosbag")
+"""Formats that take anybody's files: the converter says what is where."""
 MAX_CONVERTED = 50
 MAX_CONVERTED_BYTES = 512 << 20
 """Episodes that evidence is pooled over: so many, or so many bytes of pictures in all."""
@@ -55,29 +58,30 @@ def inspect(
     if conversion is not None:
         format_name = conversion.converter.format.name
     root, only = root_and_files(path)
-    claims = _claims(root, only, format_name)
-    if only is None and format_name is None:
-        several = data_sets(root, claims)
-        if several is not None:
-            return _collection(shown_as or str(path), *several)
-    if not claims:
-        raise _nothing(root, only, path)
-    best = claims[0]
-    if conversion is not None:
-        best = replace(best, options=conversion.converter.format.options)
-    result = _opened(str(path), claims)
-    look = _Look(root, only, best, conversion)
-    look.read(limit, tell, result)
-    result.converter = conversion.converter.name if conversion is not None else None
-    if conversion is None:
-        result.fitting = [name for name in result.converters if _fits(root, only, name, best)]
-    _name_units(result, look, conversion)
-    if strip_at is not None and look.first is not None:
-        result.strip = strip(look.first, conversion.converter if conversion else None, strip_at)
-    if spec_at is not None:
-        result.spec = draft(look.raws, result, path, spec_at)
-    result.next = _next(result, shown_as or str(path), converter)
-    return result
+    with root.listed():
+        claims = _claims(root, only, format_name)
+        if only is None and format_name is None:
+            several = data_sets(root, claims)
+            if several is not None:
+                return _collection(shown_as or str(path), *several)
+        if not claims:
+            raise _nothing(root, only, path)
+        best = claims[0]
+        if conversion is not None:
+            best = replace(best, options=conversion.converter.format.options)
+        result = _opened(str(path), claims)
+        look = _Look(root, only, best, conversion)
+        look.read(limit, tell, result)
+        result.converter = conversion.converter.name if conversion is not None else None
+        if conversion is None:
+            result.fitting = [name for name in result.converters if _fits(root, only, name, best)]
+        _name_units(result, look, conversion)
+        if strip_at is not None and look.first is not None:
+            result.strip = strip(look.first, conversion.converter if conversion else None, strip_at)
+        if spec_at is not None:
+            result.spec = draft(look.raws, result, path, spec_at)
+        result.next = _next(result, shown_as or str(path), converter)
+        return result
 
 
 def _claims(root: SourceRoot, only: str | None, format_name: str | None) -> list[Detection]:
@@ -117,11 +121,14 @@ def _collection(path: str, places: Any, others: Any) -> Inspection:
 def _nothing(root: SourceRoot, only: str | None, path: Path) -> SpecError:
     near = "".join(f"; {line}" for line in _near(root, only))
     files = [only] if only is not None else all_files(root)
-    named = "".join(f"\n  {name}: {kind_of(root, name)}" for name in files[:MAX_NAMED])
+    if not files and not near:
+        return SpecError(f"{path} is an empty folder", fix="check the path, and that the data were copied or mounted")
+    named = "".join(f"\n  {printable(name, MAX_NAME)}: {kind_of(root, name)}" for name in files[:MAX_NAMED])
     more = f"\n  and {len(files) - MAX_NAMED:,} files more" if len(files) > MAX_NAMED else ""
     return SpecError(
         f"no format recognises {path}{near}{named}{more}",
-        fix=f"name a folder or file of one of: {', '.join(plugins.names(plugins.FORMATS))}",
+        fix=f"`dataengine formats` lists what is read, --format NAME asks one reader ({', '.join(OWN)} for your own"
+        " logs); another format is a plugin: docs/writing-a-format.md",
     )
 
 

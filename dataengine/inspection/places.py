@@ -28,13 +28,14 @@ APART = 0.02
 def detect(root: SourceRoot, only: str | None) -> list[Detection]:
     """Every format that claims the path, the most confident first."""
     found = []
-    for name in plugins.names(plugins.FORMATS):
-        try:
-            detection = get_format(name).detect(root, only)
-        except BadInput:
-            detection = None
-        if detection is not None:
-            found.append(detection)
+    with root.listed():
+        for name in plugins.names(plugins.FORMATS):
+            try:
+                detection = get_format(name).detect(root, only)
+            except BadInput:
+                detection = None
+            if detection is not None:
+                found.append(detection)
     return sorted(found, key=lambda detection: (-detection.confidence, detection.format))
 
 

@@ -20,6 +20,7 @@ import orjson
 
 from dataengine.credentials import refuse_credentials
 from dataengine.errors import FormatError, MissingError, SpecError, StorageError
+from dataengine.storage.listing import translated
 
 MARKER = ".dataengine-mirror.json"
 PIECE = 16 << 20
@@ -168,20 +169,8 @@ class Mirror:
 
     def glob(self, pattern: str) -> list[str]:
         """Names that match a pattern as `Path.glob` understands it."""
-        matches = _translated(pattern)
+        matches = translated(pattern)
         return sorted(name for name in self.files if matches.fullmatch(name))
-
-
-@lru_cache(maxsize=256)
-def _translated(pattern: str) -> re.Pattern[str]:
-    parts = []
-    for part in pattern.split("/"):
-        if part == "**":
-            parts.append("(?:[^/]+/)*")
-            continue
-        text = re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        parts.append(f"{text}/")
-    return re.compile("".join(parts).removesuffix("/"), re.DOTALL)
 
 
 @lru_cache(maxsize=16)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from dataengine.errors import FormatError, MissingError
+from dataengine.storage.listing import Folder, Kind, Listing, matches, walk
 from dataengine.storage.local import sha256_file
 from dataengine.storage.mirror import mirror_at
 
@@ -45,34 +47,38 @@ class SourceRoot:
     def __post_init__(self) -> None:
         self.path = self.path.resolve()
         self._mirror = mirror_at(self.path)
+        self._listing: Listing | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_listing": None}
 
     def locate(self, relative: str) -> Path:
         """The local path of a file below the root; `FormatError` when it is missing, special or outside."""
-        pure = PurePosixPath(relative)
-        if pure.is_absolute() or ".." in pure.parts or "\0" in relative:
+        if relative.startswith("/") or ".." in relative.split("/") or "\0" in relative:
             raise FormatError("path_outside_root", f"{relative!r} leaves the source folder", where=relative)
         if self._mirror is not None:
-            self._mirror.fetch(str(pure))
-        target = self.path / pure
-        try:
-            resolved = target.resolve(strict=True)
-            mode = resolved.stat().st_mode
+            self._mirror.fetch(str(PurePosixPath(relative)))
+        try:  # strings: this is done for every file of a source, and `Path` takes five times as long
+            resolved = os.path.realpath(f"{self.path}/{relative}", strict=True)
+            mode = Path(resolved).stat().st_mode
         except FileNotFoundError:
             raise FormatError("missing_file", f"{relative} does not exist", where=relative) from None
-        except (OSError, RuntimeError) as error:  # not the error's own text: it holds this machine's path
-            told = getattr(error, "strerror", None) or "its links go round in a circle"
+        except OSError as error:  # not the error's own text: it holds this machine's path
+            told = "its links go round in a circle" if error.errno == errno.ELOOP else error.strerror
             raise FormatError("unreadable_file", f"cannot open {relative}: {told}", where=relative) from None
-        if not resolved.is_relative_to(self.path):
+        if not f"{resolved}/".startswith(f"{self.path}/".replace("//", "/")):
             what = f"{relative} is a link out of the source folder: copy the file there, or ingest where it lies"
             raise FormatError("path_outside_root", what, where=relative)
         if not stat.S_ISREG(mode):
             raise FormatError("not_a_regular_file", f"{relative} is not a regular file", where=relative)
-        return resolved
+        return Path(resolved)
 
     def exists(self, relative: str) -> bool:
         """Whether a regular file of that name can be opened below the root."""
         if self._mirror is not None:
             return relative in self._mirror.files
+        if self._listing is not None and self._listing.has_file(relative):
+            return True
         try:
             self.locate(relative)
         except FormatError:
@@ -84,59 +90,91 @@ class SourceRoot:
         """Whether nothing lies there at all."""
         return not any(self.path.iterdir())
 
+    @contextmanager
+    def listed(self) -> Iterator[None]:
+        """Within the block searches and `exists` go by one walk of the root, taken here; files are opened as ever."""
+        before = self._listing
+        if before is None and self._mirror is None:
+            self._listing = Listing(walk(self.path))
+        try:
+            yield
+        finally:
+            self._listing = before
+
     def glob(self, pattern: str) -> list[str]:
         """Relative paths of regular files that match, sorted; what matches and is none is noted in `refused`."""
         if self._mirror is not None:
             return self._mirror.glob(pattern)
         if pattern.startswith("**/"):
-            self._refuse_folders()
-        found = []
+            return self._found(pattern)
+        if self._listing is None or self._listing.has_links:
+            return self._searched(pattern)
+        return self._admitted(pattern, self._listing.matches(pattern))
+
+    def _found(self, pattern: str) -> list[str]:
+        """What a pattern of any depth matches, by a walk or the one that is there."""
+        links = False
+
+        def folders() -> Iterator[Folder]:
+            nonlocal links
+            for folder in self._folders():
+                links = links or bool(folder.links)
+                yield folder
+
+        found = self._admitted(pattern, matches(folders(), pattern))
+        return self._searched(pattern) if links else found
+
+    def _folders(self) -> Iterator[Folder]:
+        """All, with a note of those that a search below the root does not enter."""
+        for folder in walk(self.path) if self._listing is None else self._listing.folders:
+            self._refuse_folders(folder)
+            yield folder
+
+    def _admitted(self, pattern: str, found: Iterable[tuple[str, Kind]]) -> list[str]:
         anything = pattern.rpartition("/")[2] in ("*", "**")
-        for path in self.path.glob(pattern):
-            if anything and path.is_dir() and not path.is_symlink():
-                continue  # a folder is no file that was asked for by name
-            relative = path.relative_to(self.path).as_posix()
-            try:
-                self.locate(relative)
-            except FormatError as error:
-                self.refused[relative] = error.reason, error.what
-            else:
-                found.append(relative)
-        return sorted(found)
+        return sorted(path for path, kind in found if self._admits(path, kind, anything))
 
     def files(self) -> list[str]:
         """Relative paths of all regular files, sorted; links out of the root are noted in `refused`, never followed."""
         if self._mirror is not None:
             return self._mirror.glob("**/*")
-        self._refuse_folders()
-        found = []
-        for folder, _, names in os.walk(self.path):
-            for name in names:
-                relative = Path(folder, name).relative_to(self.path).as_posix()
-                try:
-                    self.locate(relative)
-                except FormatError as error:
-                    self.refused[relative] = error.reason, error.what
-                else:
-                    found.append(relative)
+        found: list[str] = []
+        for folder in self._folders():
+            entries = (entry for entry in folder.entries() if entry[0].removeprefix(folder.path) not in folder.links)
+            found += (path for path, kind in entries if self._admits(path, kind, anything=True))
         return sorted(found)
 
-    def _refuse_folders(self) -> None:
-        """Note folders that a search below the root does not enter: links out of it, and unreadable ones."""
+    def _searched(self, pattern: str) -> list[str]:
+        """By `Path.glob`, which alone knows where it enters links to folders."""
 
-        def unreadable(error: OSError) -> None:
-            relative = Path(error.filename).relative_to(self.path).as_posix()
-            self.refused[relative] = "unreadable_file", f"cannot open the folder {relative}: {error.strerror}"
+        def kinds() -> Iterator[tuple[str, Kind]]:
+            for path in self.path.glob(pattern):
+                folder = path.is_dir() and not path.is_symlink()
+                yield path.relative_to(self.path).as_posix(), "folder" if folder else "odd"
 
-        for folder, inner, _ in os.walk(self.path, onerror=unreadable):
-            for name in inner:
-                path = Path(folder, name)
-                if path.is_symlink() and not path.resolve().is_relative_to(self.path):
-                    relative = path.relative_to(self.path).as_posix()
-                    self.refused[relative] = (
-                        "path_outside_root",
-                        f"{relative} is a link to a folder outside the source, which is not searched",
-                    )
+        return self._admitted(pattern, kinds())
+
+    def _admits(self, relative: str, kind: Kind, anything: bool) -> bool:
+        """Whether it is a regular file below the root; why it is none is noted. Of folders, if asked for by name."""
+        if kind == "file" or (kind == "folder" and anything):
+            return kind == "file"
+        try:
+            self.locate(relative)
+        except FormatError as error:
+            self.refused[relative] = error.reason, error.what
+            return False
+        return True
+
+    def _refuse_folders(self, folder: Folder) -> None:
+        """Note the folder if it is unreadable, and its links to folders out of the root."""
+        if folder.closed is not None:
+            relative = folder.path.rstrip("/") or "."
+            self.refused[relative] = "unreadable_file", f"cannot open the folder {relative}: {folder.closed}"
+        for name in folder.links:
+            relative = folder.path + name
+            if not (self.path / relative).resolve().is_relative_to(self.path):
+                what = f"{relative} is a link to a folder outside the source, which is not searched"
+                self.refused[relative] = "path_outside_root", what
 
     def open(self, relative: str) -> BinaryIO:
         """Open for reading, without following a link that was put there meanwhile."""
@@ -160,6 +198,9 @@ class SourceRoot:
     def size(self, relative: str) -> int:
         if self._mirror is not None and relative in self._mirror.files:
             return self._mirror.files[relative][0]
+        if self._listing is not None and self._listing.has_file(relative):
+            with suppress(FileNotFoundError):  # gone since: told below
+                return Path(f"{self.path}/{relative}").lstat().st_size
         return self.locate(relative).stat().st_size
 
     def describe(self, relative: str) -> SourceFile:

@@ -11,7 +11,7 @@ from dataengine import api
 from dataengine.errors import MissingError, SpecError
 from dataengine.lake import Lake, lake_digest
 from dataengine.storage import SourceRoot, local_source, root_and_files
-from dataengine.storage.mirror import _translated
+from dataengine.storage.listing import translated
 from dataengine.storage.s3 import S3Backend
 
 
@@ -85,4 +85,4 @@ def test_patterns_mean_what_they_mean_on_disk(pattern: str, tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     there = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob(pattern) if p.is_file())
-    assert sorted(name for name in names if _translated(pattern).fullmatch(name)) == there
+    assert sorted(name for name in names if translated(pattern).fullmatch(name)) == there

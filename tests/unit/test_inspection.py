@@ -217,6 +217,26 @@ def test_what_no_format_recognises_is_named(tmp_path: Path):
         api.inspect(tmp_path)
 
 
+def test_an_empty_folder_is_told_as_one(tmp_path: Path):
+    (tmp_path / "deeper").mkdir()
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "is an empty folder" in done.output.splitlines()[0]
+    assert "copied or mounted" in done.output
+
+
+def test_odd_names_and_foreign_bytes_take_one_line_each(tmp_path: Path):
+    (tmp_path / "we\nird.csv").write_text("a,b\n")
+    (tmp_path / "turn\u202ed.dat").write_bytes(b"\xff\x00\x01")
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    lines = done.output.splitlines()
+    assert (done.exit_code, len(lines)) == (2, 4)
+    assert lines[1:3] == ["  turn\\u202ed.dat: binary file of 3 bytes", "  we\\nird.csv: table with the columns a, b"]
+    assert "`dataengine formats`" in lines[3]
+    alone = CliRunner().invoke(app, ["inspect", str(tmp_path / "turn\u202ed.dat")])
+    assert "replay_zarr" not in alone.output
+
+
 def test_a_strip_is_drawn_where_it_is_asked_for(pusht: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["inspect", str(pusht), "--limit", "1"])
