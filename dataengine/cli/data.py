@@ -51,11 +51,9 @@ def ingest(
 ) -> None:
     """Convert raw data and append it to a lake. Running it again adds nothing twice."""
     from dataengine import api
-    from dataengine.engine.memory import give_memory_back
     from dataengine.lake.lean import leave_pandas_out
 
     leave_pandas_out()
-    give_memory_back()
     with progress() as tell:
         report = api.ingest(
             path, converter, lake, dry_run=dry_run, mano=mano, record=record, workers=workers, tell=tell

@@ -14,7 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from dataengine.engine.base import Result, Task, TaskFunction
-from dataengine.engine.memory import give_memory_back
 from dataengine.errors import SpecError
 
 MAX_ATTEMPTS = 3
@@ -188,7 +187,6 @@ def _wait(workers: Sequence[_Worker]) -> None:
 def _quiet_worker() -> None:
     """An interrupt (Ctrl-C) is the driver's to handle; a worker ends with its driver, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    give_memory_back()
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
 
