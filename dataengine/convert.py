@@ -32,6 +32,7 @@ from dataengine.transforms.derive import derived
 from dataengine.transforms.fields import fill_slots, native_channels
 from dataengine.transforms.language import check_text
 from dataengine.transforms.mano import Bases, bound, models_of
+from dataengine.transforms.requirements import check_required
 from dataengine.transforms.rows import Rows, at_rows, find_rows, number_array
 
 CONVERSION_VERSION = 1
@@ -117,6 +118,7 @@ def episode_uid(source_id: str, upstream_id: str, raw_digest: str) -> str:
 def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
     """Convert one raw episode. Raises `EpisodeError` with a reason when it cannot be used as declared."""
     spec = conversion.converter
+    check_required(spec.requires, raw.attributes)
     arrays = dict(raw.arrays)
     _check_kept(arrays)
     for derive in spec.derive:

@@ -31,6 +31,7 @@ from dataengine.storage import SourceRoot
 
 GRAPH = "_connectivity.json"
 SUFFIXES = (".json", ".jsonl")
+MAX_ROWS_PROBED = 5
 MAX_PROBED = 20
 HEAD = 1 << 16
 ROTATION_TOLERANCE = 1e-3
@@ -92,11 +93,11 @@ class R2rDiscreteFormat:
     )
 
     def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
-        """An annotation file whose first row has a scan, a path of ids and a text; and whether its graph is there."""
+        """An annotation file of rows with a scan, a path of ids and a text; and whether its graph is there."""
         graphs = _graphs(root)
         for path in _annotations(root, only)[:MAX_PROBED]:
-            row = _first_row(root, path)
-            if row is None or _row_of(row).problem is not None:
+            row = next((row for row in _first_rows(root, path) if _row_of(row).problem is None), None)
+            if row is None:
                 continue
             there = "its" if row["scan"] in graphs else "no"
             layout = "scalevln" if "instr_encodings" in row and "-" in row["scan"] else "r2r_discrete"
@@ -185,25 +186,32 @@ def _stem(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def _first_row(root: SourceRoot, path: str) -> dict[str, Any] | None:
-    """The first row of a list or of lines, looked for in the first 64 KiB; None where there is none."""
+def _first_rows(root: SourceRoot, path: str) -> list[dict[str, Any]]:
+    """The first rows of a list or of lines, at most five, looked for in the first 64 KiB."""
     try:
         with root.open(path) as file:
             text = file.read(HEAD).decode("utf-8", errors="replace")
     except BadInput:
-        return None
-    text = text.lstrip("\ufeff \t\r\n").removeprefix("[").lstrip()
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        return []
+    text = text.lstrip("\ufeff \t\r\n").removeprefix("[")
+    found: list[dict[str, Any]] = []
+    while len(found) < MAX_ROWS_PROBED:
+        text = text.lstrip(", \t\r\n")
+        try:
+            value, end = json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(value, dict):
+            break
+        found.append(value)
+        text = text[end:]
+    return found
 
 
 def _is_other(root: SourceRoot, path: str) -> bool:
-    """Whether a file of a folder is plainly something else: its first row can be read, and is no path."""
-    row = _first_row(root, path)
-    return row is not None and not {"scan", "path"} <= set(row)
+    """Whether a file of a folder is plainly something else: its first rows can be read, and none is a path."""
+    rows = _first_rows(root, path)
+    return bool(rows) and not any({"scan", "path"} <= set(row) for row in rows)
 
 
 def _index(data: bytes, path: str) -> tuple[_Row, ...]:

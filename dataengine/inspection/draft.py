@@ -23,6 +23,7 @@ from dataengine.transforms.language import MAX_NAME, printable
 MAX_WIDTH = 64
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 _RATES = ("info/fps", "fps", "video/fps", "rate_hz", "control_hz", "hz")
+_BODIES = ("info/robot_type", "robot_type", "env_args/env_name", "env_name", "robot")
 _UNIT_NAMES = {1.0: "s", 1e-3: "ms", 1e-6: "us", 1e-9: "ns"}
 _SOURCE = (
     ("url", "where it comes from"),
@@ -103,6 +104,7 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
     shape = _shape(raw, streams)
     yield "embodiment: UNKNOWN  # a shipped card, or ./my_robot.yaml beside this file (docs/embodiments.md)"
     yield "control_mode: UNKNOWN  # a control mode of that card"
+    yield from _requires(raw)
     yield from _time(raw, shape, streams)
     sides = {"state": [], "action": []}  # type: dict[str, list[str]]
     left = []
@@ -124,6 +126,24 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
         yield from left
     yield from _views(raw, shape, found)
     yield from _language(raw)
+
+
+def _requires(raw: RawEpisode) -> Iterator[str]:
+    """What the source says of its robot and columns: by another word columns by number are other quantities."""
+    paths = [path for path in _BODIES if isinstance(_at(raw.attributes, path), str)]
+    paths += [path for name in sorted(raw.arrays) if _at(raw.attributes, path := f"info/features/{name}/names")]
+    if paths:
+        yield "requires:  # as this source says it; an episode that says otherwise is refused"
+    for path in paths:
+        told = canonical_json(_at(raw.attributes, path)).decode()
+        yield f"  - {{attribute: {json.dumps(path, ensure_ascii=False)}, equals: {told}}}"
+
+
+def _at(attributes: Mapping[str, Any], path: str) -> Any:
+    value: Any = attributes
+    for part in path.split("/"):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _commands(name: str) -> bool:
@@ -180,9 +200,7 @@ def _time(raw: RawEpisode, shape: _Shape, streams: Mapping[str, Stream]) -> Iter
 
 
 def _is_rate(attributes: Mapping[str, Any], path: str) -> bool:
-    value: Any = attributes
-    for part in path.split("/"):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    value = _at(attributes, path)
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
 
 
@@ -228,9 +246,7 @@ def _mapping(
 
 def _names(name: str, attributes: Mapping[str, Any]) -> list[str]:
     """Column names as LeRobot's features give them: flat, nested, or by kind."""
-    feature: Any = attributes.get("info", {})
-    for key in ("features", name, "names"):
-        feature = feature.get(key) if isinstance(feature, Mapping) else None
+    feature = _at(attributes, f"info/features/{name}/names")
     while isinstance(feature, Mapping) and len(feature) == 1:
         feature = next(iter(feature.values()))
     while isinstance(feature, list) and len(feature) == 1 and isinstance(feature[0], list):

@@ -20,6 +20,7 @@ from dataengine.geometry import FORM_WIDTH, RotationForm
 from dataengine.schema import unified
 from dataengine.specs.camera import CameraSpec, PoseSpec
 from dataengine.specs.derive import Derive, ManoPca
+from dataengine.specs.requires import Requirement
 from dataengine.specs.source import SourceInfo
 
 MAX_TOLD = 12
@@ -293,6 +294,7 @@ class Converter(Strict):
     format: FormatChoice
     embodiment: str
     control_mode: str
+    requires: tuple[Requirement, ...] = ()
     time: TimeSpec
     group: Literal["episode", "source", "from_format"] = "episode"
     derive: tuple[Derive, ...] = ()
@@ -355,6 +357,8 @@ class Converter(Strict):
             return {key: value for key, value in part.items() if key not in _OPTIONAL or value is not None}
 
         parts = {side: [given(part) for part in plain[side]] for side in ("state", "action", "views", "derive")}
+        if not self.requires:
+            del plain["requires"]
         return {**plain, "source": self.source.stated(), "time": given(plain["time"]), **parts}
 
 

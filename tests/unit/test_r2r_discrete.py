@@ -168,6 +168,15 @@ def test_rows_that_are_none(tmp_path, change, reason):
     assert names(found) == ["R2R_train/2_0"]
 
 
+def test_a_first_row_that_is_none_costs_no_other(tmp_path):
+    rows = [writer.path("s", number, ["Go.", "Walk."]) for number in (1, 2)]
+    writer.write_json(tmp_path / "R2R_train.json", [{key: rows[0][key] for key in rows[0] if key != "scan"}, rows[1]])
+    found = scan(tmp_path, graphs="ignored")
+    assert names(found) == ["R2R_train/2_0", "R2R_train/2_1"]
+    assert reasons(found) == [("R2R_train/row 0", "missing_key")]
+    assert get_format("r2r_discrete").detect(SourceRoot(tmp_path), None) is not None
+
+
 def test_an_id_that_stands_twice(tmp_path):
     writer.write_json(tmp_path / "R2R_train.json", [writer.path("s", 1, ["Go."])] * 2)
     found = reasons(scan(tmp_path, graphs="ignored"))
