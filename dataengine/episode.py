@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dataengine.camera import Camera
 from dataengine.documents import canonical_json, sha256_bytes
-from dataengine.errors import SchemaError
+from dataengine.errors import EpisodeError, SchemaError
 from dataengine.storage import SourceFile
 
 Family = Literal["robot", "simulation", "egocentric", "navigation", "vision_language"]
@@ -128,7 +128,12 @@ class RawDigest:
             yield block
 
     def add_json(self, name: str, value: Any) -> None:
-        self.add_bytes(name, canonical_json(value))
+        """Plain JSON. What has no canonical bytes (a number beyond 64 bits) is an `EpisodeError` `bad_value`."""
+        try:
+            data = canonical_json(value)
+        except TypeError as error:
+            raise EpisodeError("bad_value", f"{name}: no plain JSON: {error}") from None
+        self.add_bytes(name, data)
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()

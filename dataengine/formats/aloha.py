@@ -7,6 +7,7 @@ aloha_scripts/record_episodes.py (JPEG rows padded with NULs, `compress_len`, `b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, 
 from dataengine.storage import SourceRoot
 
 SUFFIXES = (".hdf5", ".h5")
+KEYS = ("observations/qpos", "action")
 MAX_PROBED = 20
 _IMAGES = "observations/images/"
 _LENGTHS = "compress_len"
@@ -56,7 +58,7 @@ class AlohaFormat:
         for path in _paths(root, only)[:MAX_PROBED]:
             try:
                 with hdf5.opened(root, path) as file:
-                    if _is_episode(file):
+                    if not _missing(file):
                         layout, why = _layout(file)
                         return Detection(
                             self.name, 0.9, (f"{path} holds observations/qpos and action", why), layout=layout
@@ -71,7 +73,8 @@ class AlohaFormat:
         """Every HDF5 file below the root with `observations/qpos` and `action`, in the order of their numbers.
 
         Options: `pictures` (png or jpeg, for raw pixels), `layout` (a file of another one is a `ScanProblem`
-        `other_layout`). In a folder, HDF5 files of another structure are passed over.
+        `other_layout`). In a folder, HDF5 files of another structure are passed over, but none
+        that is named as an episode or holds part of one.
         """
         check_options(options, ("layout", "pictures"), self.name)
         codec, layout = pictures.picture_codec(options), options.get("layout")
@@ -81,13 +84,14 @@ class AlohaFormat:
         for path in _paths(root, only):
             try:
                 with hdf5.opened(root, path) as file:
-                    usable = _is_episode(file)
+                    missing = _missing(file)
+                    usable = not missing
                     found = _layout(file)[0] if usable else None
                 if usable and layout is not None and found != layout:
                     what = f"{path} is of the layout {found}, the converter reads {layout}"
                     raise FormatError("other_layout", what, where=path)
-                if not usable and only is not None:
-                    raise FormatError("missing_key", f"{path} holds no observations/qpos with action", where=path)
+                if missing and (only is not None or _named_episode(path) or len(missing) < len(KEYS)):
+                    raise FormatError("missing_key", f"{path} holds no {' and no '.join(missing)}", where=path)
             except BadInput as error:
                 yield ScanProblem("file", path, error.reason, error.what)
                 continue
@@ -115,11 +119,19 @@ def _paths(root: SourceRoot, only: str | None) -> list[str]:
     return files.natural(path for suffix in SUFFIXES for path in root.glob(f"**/*{suffix}"))
 
 
-def _is_episode(file: h5py.File) -> bool:
-    observed, action = hdf5.member(file, "observations"), hdf5.member(file, "action")
-    if not isinstance(observed, h5py.Group) or not isinstance(action, h5py.Dataset):
-        return False
-    return isinstance(hdf5.member(observed, "qpos"), h5py.Dataset)
+def _missing(file: h5py.File) -> list[str]:
+    """Which of the data sets that every episode has are not in a file."""
+    observed = hdf5.member(file, "observations")
+    there = {
+        "observations/qpos": hdf5.member(observed, "qpos") if isinstance(observed, h5py.Group) else None,
+        "action": hdf5.member(file, "action"),
+    }
+    return [name for name in KEYS if not isinstance(there[name], h5py.Dataset)]
+
+
+def _named_episode(path: str) -> bool:
+    """Whether a file is named as ACT names its episodes: one that lost all is told and not passed over."""
+    return re.fullmatch(r"episode_\d+", PurePosixPath(path).stem) is not None
 
 
 def _layout(file: h5py.File) -> tuple[str, str]:

@@ -169,7 +169,7 @@ def _metadata(root: SourceRoot, path: str) -> tuple[dict[str, Any] | None, ScanP
         return None, ScanProblem("file", path, error.reason, error.what)
     if isinstance(found, dict) and "recording_name" in found:
         return found, None
-    return None, None
+    return None, ScanProblem("file", path, "missing_key", f"{path} names no recording (recording_name)")
 
 
 def _about(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -112,7 +112,11 @@ class InterndataN1Format:
             raise FormatError("not_a_folder", "InternData-N1 is a folder of trees", where=only)
         for tree in _trees(root):
             try:
-                kind = _kind(_info(root, tree))
+                info = _info(root, tree)
+                kind = _kind(info)
+                if kind is None and _resembles(info):
+                    what = f"{within(tree, INFO)} declares InternData-N1's streams, but no poses of 4 x 4 numbers"
+                    yield ScanProblem("file", within(tree, INFO), "bad_shape", what)
                 if kind is not None:
                     found = _scan_tree(root, tree, kind, cameras)
                     yield from (_of_part(entry, part, codec) for entry in found)
@@ -208,6 +212,12 @@ def _kind(info: Mapping[str, Any]) -> str | None:
     if {POSE, MOUNT} <= square:
         return "n1"
     return "ce" if any(name.startswith(CAMERA_POSE) for name in square) else None
+
+
+def _resembles(info: Mapping[str, Any]) -> bool:
+    """Whether features are named as InternData-N1 names them, whatever they are declared to be."""
+    features = info.get("features")
+    return isinstance(features, dict) and any(name == MOUNT or name.startswith(CAMERA_POSE) for name in features)
 
 
 def _camera_pose(name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -91,8 +91,11 @@ def _parse(data: bytes, where: str) -> DataSet | None:
     if not data:
         raise FormatError("empty_file", f"{where} is empty", where=where)
     found = python_json(data, where)
-    if not isinstance(found, dict) or not {"total_episodes", *_SPACES} <= set(found):
+    if not isinstance(found, dict) or not set(_SPACES) & set(found):
         return None
+    lost = {"total_episodes", *_SPACES} - set(found)
+    if lost:
+        raise FormatError("missing_key", f"{where} has no {' and no '.join(sorted(lost))}", where=where)
     try:
         return _data_set(found, where)
     except EpisodeError as error:

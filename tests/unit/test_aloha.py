@@ -239,6 +239,27 @@ def test_files_in_the_order_of_their_numbers(sim: Path) -> None:
     assert [entry.reason for entry in found if isinstance(entry, ScanProblem)] == ["missing_key"]
 
 
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        (("action",), "holds no action"),
+        (("observations/qpos",), "holds no observations/qpos"),
+        (("observations", "action"), "holds no observations/qpos and no action"),
+    ],
+)
+def test_an_episode_that_lost_a_stream_is_told(sim: Path, lost: tuple[str, ...], told: str) -> None:
+    with h5py.File(next(sim.rglob("episode_0.hdf5")), "r+") as file:
+        for name in lost:
+            del file[name]
+    with h5py.File(sim / "statistics.hdf5", "w") as file:
+        file["mean"] = np.zeros(3)
+    problems = [entry for entry in scan(sim) if isinstance(entry, ScanProblem)]
+    assert [(entry.reason, entry.upstream_id.rpartition("/")[2]) for entry in problems] == [
+        ("missing_key", "episode_0.hdf5")
+    ]
+    assert problems[0].what.endswith(told)
+
+
 @pytest.mark.parametrize("options", [{"layout": "aloha"}, {"pictures": "webp"}, {"camera": 1}])
 def test_wrong_options(sim: Path, options: dict[str, Any]) -> None:
     with pytest.raises(SpecError):

@@ -373,6 +373,13 @@ def test_a_recording_that_lost_its_metadata_is_told(tmp_path):
     assert reasons(tmp_path) == [("P0001_a", "missing_file")]
 
 
+def test_metadata_that_name_no_recording_are_told_beside_its_hands(tmp_path):
+    place = write_recording(tmp_path, "P0001_a", frames=2) / METADATA
+    for text in ("7", '{"recording": "P0001_a"}'):
+        place.write_text(text)
+        assert reasons(tmp_path) == [(f"P0001_a/{METADATA}", "missing_key")]
+
+
 def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
     place = write_recording(tmp_path, frames=2) / HEADSET
     place.write_bytes(b"\xef\xbb\xbf" + place.read_bytes())

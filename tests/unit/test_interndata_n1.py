@@ -216,6 +216,9 @@ def test_other_trees_are_passed_over_and_broken_ones_told(trees):
     info = trees / TREE / "meta/info.json"
     info.write_text(json.dumps({"features": {"action": {"shape": [7]}}}))
     assert len(names(scan(trees))) == 2
+    damaged = {"action": {"shape": [4, 5]}, "observation.camera_extrinsic": {"shape": [4, 4]}}
+    info.write_text(json.dumps({"features": damaged}))
+    assert reasons(scan(trees)) == [(f"{TREE}/meta/info.json", "bad_shape")]
     info.write_text("{")
     assert reasons(scan(trees)) == [(f"{TREE}/meta/info.json", "json_invalid")]
 

@@ -249,3 +249,14 @@ def test_other_json_beside_data_is_not_claimed(tmp_path: Path) -> None:
     (tmp_path / "main_data.hdf5").write_bytes(b"")
     assert MINARI.detect(SourceRoot(tmp_path), None) is None
     assert list(MINARI.scan(SourceRoot(tmp_path), None, {})) == []
+
+
+def test_metadata_that_lost_a_space_are_told(tmp_path: Path) -> None:
+    write_minari(tmp_path / "one", "hdf5")
+    path = next((tmp_path / "one").rglob("metadata.json"))
+    metadata = json.loads(path.read_text())
+    metadata["action_space_"] = metadata.pop("action_space")
+    path.write_text(json.dumps(metadata))
+    assert problems(tmp_path) == {"missing_key"}
+    path.write_text(json.dumps({"title": "of something else"}))
+    assert problems(tmp_path) == set()

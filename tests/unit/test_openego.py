@@ -82,6 +82,13 @@ def test_actions_become_spans(tmp_path):
     assert raw.media["video"].payload == (tmp_path / "video.mp4").read_bytes()
 
 
+def test_a_number_beyond_64_bits_has_a_reason(tmp_path):
+    write_demo(tmp_path, actions=((0.1, 0.2, "lift"), (0.15, 2**70, "look")))
+    with pytest.raises(EpisodeError, match="64-bit") as caught:
+        read(tmp_path)
+    assert caught.value.reason == "bad_value"
+
+
 def test_a_missing_hand_is_masked_and_never_zero(tmp_path):
     write_demo(tmp_path, frames=4, hidden={("right", 1), ("right", 3)}, actions=())
     raw = read(tmp_path)
