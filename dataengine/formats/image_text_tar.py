@@ -231,7 +231,7 @@ def _check_sidecars(root: SourceRoot, path: str, samples: Sequence[_Sample]) -> 
         if not {"key", "status"} <= set(file.schema_arrow.names):
             return
         columns = file.read(columns=["key", "status"]).to_pydict()
-    keys = {key for key, status in zip(columns["key"], columns["status"], strict=True) if status == "success"}
+    keys = {str(key) for key, status in zip(columns["key"], columns["status"], strict=True) if status == "success"}
     if keys != {sample.key for sample in samples}:
         raise FormatError("count_mismatch", f"{table} lists {len(keys)} pictures, other keys than {path} holds")
 

@@ -82,22 +82,30 @@ class NpzEpisodesFormat:
         """Every folder with `state_*.npz`, and every other .npz that has rows of actions, sorted by path.
 
         Only headers are read. In a folder, archives of another content are passed over; one named by itself that is
-        no episode is a problem (`missing_key`).
+        no episode is a problem (`missing_key`), and so is one that has actions or shares names with the episodes.
         """
         check_options(options, ("pictures",), self.name)
         codec = pictures.picture_codec(options)
         folders: dict[str, list[str]] = {}
+        of_episodes: set[str] = set(ACTIONS)
+        others: dict[str, frozenset[str]] = {}
         for path in _files(root, only):
             if _STATE_FILE.fullmatch(path):
                 folders.setdefault(path.rpartition("/")[0], []).append(path)
                 continue
             try:
-                if _rows_of_actions(_heads(root, path)):
+                heads = _heads(root, path)
+                if _rows_of_actions(heads):
+                    of_episodes |= set(heads)
                     yield EpisodeRef(path, {"file": path, "pictures": codec}, (path,))
-                elif only is not None:
-                    yield ScanProblem("file", path, "missing_key", f"{path} holds no rows of actions")
+                else:
+                    others[path] = frozenset(heads)
             except BadInput as error:
                 yield ScanProblem("file", path, error.reason, error.what)
+        for path, names in others.items():
+            if only is not None or names & of_episodes:
+                what = f"{path} holds no rows of actions beside another array of as many, or one more"
+                yield ScanProblem("file", path, "missing_key", what)
         for folder, parts in sorted(folders.items()):
             files = [*sorted(parts, key=_moment), *(f"{folder}/{name}".lstrip("/") for name in (MODEL, META))]
             files = [path for path in files if root.exists(path)]

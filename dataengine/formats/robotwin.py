@@ -72,7 +72,7 @@ class RobotwinFormat:
         """Every episode's file below the root, in the order of the numbers in its path.
 
         Option `layout`: a file of the other one is a `ScanProblem` `other_layout`. In a folder, HDF5 files of another
-        structure are passed over.
+        structure are passed over, unless they are named as episodes.
         """
         check_options(options, ("layout",), self.name)
         wanted = options.get("layout")
@@ -82,8 +82,9 @@ class RobotwinFormat:
             try:
                 with hdf5.opened(root, path) as file:
                     layout = _layout(file)
-                if layout is None and only is not None:
-                    raise FormatError("missing_key", f"{path} holds no joint_action with observation", where=path)
+                if layout is None and (only is not None or _named_episode(path)):
+                    what = f"{path} holds neither joint_action with observation nor state, action and vision"
+                    raise FormatError("missing_key", what, where=path)
                 if layout is not None and wanted not in (None, layout):
                     what = f"{path} is of the layout {layout}, the converter reads {wanted}"
                     raise FormatError("other_layout", what, where=path)
@@ -126,6 +127,11 @@ def _layout(file: h5py.File) -> str | None:
     if {"state", "action", "vision"} <= groups and "data_format_version" in members:
         return XPOLICYLAB
     return None
+
+
+def _named_episode(path: str) -> bool:
+    """Whether a file is named as RoboTwin names its episodes: one that lost a group is told and not passed over."""
+    return re.fullmatch(r"episode\d+", PurePosixPath(path).stem) is not None
 
 
 def _texts_of(root: SourceRoot, path: str) -> str | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgpack
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import webdataset
 
@@ -132,7 +134,11 @@ def test_sidecars_that_tell_of_other_samples(tmp_path):
     (tmp_path / "00000_stats.json").write_text(json.dumps({**stats, "successes": 2}))
     assert [entry.reason for entry in scan(tmp_path)] == ["count_mismatch"]
     (tmp_path / "00000_stats.json").write_text(json.dumps(stats))
-    (tmp_path / "00000.parquet").write_bytes((tmp_path / "00000.parquet").read_bytes()[:-9])
+    whole = (tmp_path / "00000.parquet").read_bytes()
+    keys = pa.array([{"key": number} for number in range(4)])
+    pq.write_table(pa.table({"key": keys, "status": ["success"] * 4}), tmp_path / "00000.parquet")
+    assert [entry.reason for entry in scan(tmp_path)] == ["count_mismatch"]
+    (tmp_path / "00000.parquet").write_bytes(whole[:-9])
     assert [entry.reason for entry in scan(tmp_path)] == ["unreadable_file"]
     (tmp_path / "00000.parquet").unlink()
     assert len(scan(tmp_path)) == 3

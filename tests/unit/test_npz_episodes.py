@@ -207,6 +207,18 @@ def test_an_archive_named_by_itself_must_hold_actions(tmp_path: Path) -> None:
     assert FORMAT.detect(root, only) is None
 
 
+def test_an_archive_that_lost_its_actions_is_told_beside_others(tmp_path: Path) -> None:
+    rows = np.zeros((4, 2))
+    (tmp_path / "a.npz").write_bytes(archive(action=rows, qpos=rows))
+    (tmp_path / "b.npz").write_bytes(archive(qpos=rows))
+    (tmp_path / "c.npz").write_bytes(archive(action=rows, qpos=rows[:2]))
+    (tmp_path / "statistics.npz").write_bytes(archive(mean=np.zeros(2)))
+    found = list(FORMAT.scan(SourceRoot(tmp_path), None, {}))
+    assert [entry.upstream_id for entry in found if isinstance(entry, EpisodeRef)] == ["a.npz"]
+    told = [(entry.upstream_id, entry.reason) for entry in found if isinstance(entry, ScanProblem)]
+    assert told == [("b.npz", "missing_key"), ("c.npz", "missing_key")]
+
+
 def test_the_folder_with_the_hdf5_stays_robomimics(data: Path, tmp_path: Path) -> None:
     root = SourceRoot(data / LIFT)
     ours, theirs = FORMAT.detect(root, None), get_format("robomimic").detect(root, None)

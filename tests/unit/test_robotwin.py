@@ -215,6 +215,14 @@ def test_depth_masks_and_strings_are_named(classic: Path) -> None:
     ]
 
 
+def test_an_episode_that_lost_a_group_is_told(classic: Path) -> None:
+    with h5py.File(next(classic.rglob("episode0.hdf5")), "r+") as file:
+        del file["joint_action"]
+    found = list(get_format("robotwin").scan(SourceRoot(classic), None, {}))
+    assert [entry.reason for entry in found if isinstance(entry, ScanProblem)] == ["missing_key"]
+    assert len(found) == 2
+
+
 def test_files_alone_and_wrong_options(classic: Path) -> None:
     with h5py.File(classic / "odd.hdf5", "w") as file:
         file["data/demo_0/actions"] = np.zeros((3, 7))
