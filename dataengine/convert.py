@@ -32,6 +32,7 @@ from dataengine.transforms.derive import derived
 from dataengine.transforms.fields import fill_slots, native_channels
 from dataengine.transforms.language import check_text
 from dataengine.transforms.mano import Bases, bound, models_of
+from dataengine.transforms.own_statistics import contradictions
 from dataengine.transforms.requirements import check_required
 from dataengine.transforms.rows import Rows, at_rows, find_rows, number_array
 
@@ -119,6 +120,8 @@ def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
     """Convert one raw episode. Raises `EpisodeError` with a reason when it cannot be used as declared."""
     spec = conversion.converter
     check_required(spec.requires, raw.attributes)
+    if spec.own_statistics == "check":
+        _check_told(raw)
     arrays = dict(raw.arrays)
     _check_kept(arrays)
     for derive in spec.derive:
@@ -170,6 +173,19 @@ def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
         attributes=raw.attributes,
         notes=dict(rows.notes),
     )
+
+
+def _check_told(raw: RawEpisode) -> None:
+    if not raw.told:
+        raise EpisodeError("missing_statistics", "the source keeps no statistics of this episode that can be read")
+    found = contradictions(raw.arrays, raw.told)
+    if found:
+        told = "; ".join(f"{name}: {different}" for name, different in sorted(found.items()))
+        raise EpisodeError(
+            "statistics_mismatch",
+            f"numbers are not those that the source's own statistics were taken of: {told}",
+            fix="find out which of the two changed; `own_statistics` left out takes the numbers as they are",
+        )
 
 
 def _sides(spec: Converter) -> tuple[tuple[str, Sequence[StateMapping]], ...]:

@@ -78,13 +78,24 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a source says of an array [T, k] of an episode: lowest, highest and mean of each column, and T."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    count: int
+
+
+@dataclass(frozen=True)
 class RawEpisode:
     """What a format read: native arrays, media, text and attributes, all under the source's own names.
 
     `arrays` share their first axis T where the source stores one row a step. `texts` holds one string (whole
     episode) or T strings (per step). `attributes` is plain JSON (rates, controller configs, names); only what
     gives the numbers their meaning, no totals that change when a neighbour is added.
-    `raw_digest` covers the raw bytes of this episode as they came (see `RawDigest`).
+    `raw_digest` covers the raw bytes of this episode as they came (see `RawDigest`). `told` is what the source says of
+    its arrays: it is compared with them, and is no part of the episode.
     """
 
     upstream_id: str
@@ -96,6 +107,7 @@ class RawEpisode:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Message, ...] = ()
     group: str | None = None
+    told: Mapping[str, Told] = field(default_factory=dict)
 
 
 class RawDigest:

@@ -5,7 +5,7 @@ Bounded: at most `MAX_EPISODES` episodes, `MAX_ROWS` rows of an array in each, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from dataengine.evidence.pictures import Gallery, black, swapped
 from dataengine.evidence.signals import Floats
 from dataengine.evidence.values import TURN, copied_rows, typical
 from dataengine.evidence.verdict import Verdict, most_serious
+from dataengine.transforms.own_statistics import contradictions
 
 MAX_EPISODES = 20
 MAX_ROWS = 5000
@@ -36,6 +37,8 @@ class RawEvidence:
         self._rows = 0
         self._pictures: dict[str, list[NDArray[np.uint8]]] = {}
         self._gallery = Gallery()
+        self._told: dict[str, int] = {}
+        self._contradicted: dict[str, list[str]] = {}
 
     def add(self, raw: RawEpisode) -> None:
         """Look at one episode; beyond the bound it is passed over. Broken media raise an `EpisodeError`."""
@@ -46,6 +49,11 @@ class RawEvidence:
         for name, array in kept.items():
             self._arrays.setdefault(name, []).append(array)
         self._count_copies(kept)
+        different = contradictions(raw.arrays, raw.told)
+        for name in raw.told.keys() & raw.arrays.keys():
+            self._told[name] = self._told.get(name, 0) + 1
+            if name in different:
+                self._contradicted.setdefault(name, []).append(f"{raw.upstream_id}: {different[name]}")
         if self.episodes <= PICTURE_EPISODES:
             for name, media in raw.media.items():
                 self._pictures.setdefault(name, []).append(self._look(media))
@@ -88,6 +96,7 @@ class RawEvidence:
             found.append(Verdict("finite", "all other arrays", "ok", says, "", ("nan_island",)))
         if self._rows:
             found.append(_copied(self._copies, self._rows))
+        found += _as_told(self._told, self._contradicted)
         for name in sorted(self._pictures):
             found += _pictured(name, self._pictures[name])
         return most_serious(found)
@@ -98,6 +107,18 @@ class RawEvidence:
         return any(
             other.rpartition("/")[0] == folder and parts[0].dtype.kind == "b" for other, parts in self._arrays.items()
         )
+
+
+def _as_told(told: Mapping[str, int], contradicted: Mapping[str, list[str]]) -> Iterator[Verdict]:
+    """Arrays against the statistics that the source keeps of each episode."""
+    for name, different in sorted(contradicted.items()):
+        says = f"{len(different)} of {told[name]} episodes are not what the source's own statistics say; {different[0]}"
+        fix = "the numbers or their statistics changed since: look at the rows, or take the statistics anew"
+        yield Verdict("own_statistics", name, "warning", says, fix, ("changed_numbers",))
+    sound = told.keys() - contradicted.keys()
+    if sound:
+        says = f"{len(sound)} arrays are what the source's own statistics of each episode say (extremes, means, rows)"
+        yield Verdict("own_statistics", "all other arrays" if contradicted else "all arrays", "ok", says, "")
 
 
 def _usable(array: NDArray[Any]) -> bool:

@@ -26,6 +26,9 @@ SUFFIXES = (".hdf5", ".h5")
 KEYS = ("observations/qpos", "action")
 MAX_PROBED = 20
 _IMAGES = "observations/images/"
+_ENCODED = ("padded", "rows", "strings")
+_PER_ROW = re.compile(r"observations/.+|(base_)?action.*|reward.*|done.*|time.*")
+"""Streams of one value a row, in this layout and what others add to it; other data sets may be of any length."""
 _LENGTHS = "compress_len"
 
 
@@ -135,13 +138,20 @@ def _named_episode(path: str) -> bool:
 
 
 def _layout(file: h5py.File) -> tuple[str, str]:
-    if hdf5.member(file, "base_action") is not None:
-        return "mobile_aloha_hdf5", "base_action is there"
+    """Which layout, and what says so. Pictures decide: raw pixels are RGB, encoded rows most often BGR.
+
+    Recorders of other bodies (AgileX's Cobot Magic) write `base_action` beside raw pixels.
+    """
     observed = hdf5.member(file, "observations")
     images = hdf5.member(observed, "images")
     cameras = [hdf5.member(images, name) for name in hdf5.names(images)] if isinstance(images, h5py.Group) else []
-    if any(isinstance(node, h5py.Dataset) and hdf5_pictures.kind(node) in ("padded", "rows") for node in cameras):
-        return "mobile_aloha_hdf5", "pictures are rows of bytes"
+    kinds = {hdf5_pictures.kind(node) for node in cameras if isinstance(node, h5py.Dataset)}
+    if kinds & set(_ENCODED):
+        return "mobile_aloha_hdf5", "pictures are encoded, in rows of bytes"
+    if "pixels" in kinds:
+        return "aloha_hdf5", "pictures are raw pixels"
+    if hdf5.member(file, "base_action") is not None:
+        return "mobile_aloha_hdf5", "base_action is there"
     return "aloha_hdf5", "no base_action, and pictures are no rows of bytes"
 
 
@@ -154,7 +164,7 @@ def _content(
     unread, total = [], 0
     for name, dataset in hdf5.datasets(file):
         pictured = name.startswith(_IMAGES)
-        if pictured and ("depth" in name or hdf5_pictures.kind(dataset) is None):
+        if (pictured and hdf5_pictures.kind(dataset) is None) or (name.startswith("observations/") and "depth" in name):
             unread.append(name)
             continue
         if not pictured and (dataset.dtype.hasobject or dataset.dtype.kind not in "fiub"):
@@ -174,7 +184,7 @@ def _content(
 
 def _check(arrays: Mapping[str, NDArray[Any]], media: Mapping[str, Media], attributes: Mapping[str, Any]) -> None:
     """There are rows, as many of every stream, and pictures are as long as the file says."""
-    rows = {name: len(array) for name, array in arrays.items() if array.ndim and name != _LENGTHS}
+    rows = {name: len(array) for name, array in arrays.items() if array.ndim and _PER_ROW.fullmatch(name)}
     rows |= {name: stream.frames for name, stream in media.items()}
     if not rows.get("action"):
         raise EpisodeError("empty_episode", "action holds no rows")

@@ -25,6 +25,7 @@ from dataengine.formats.lerobot_listing import Declared, list_episodes
 from dataengine.formats.lerobot_meta import INFO, VERSIONS, Info, PathTemplate, file_state, load_info
 from dataengine.formats.lerobot_modality import MODALITY, load_modality
 from dataengine.formats.lerobot_rows import read_rows
+from dataengine.formats.lerobot_statistics import told_of
 from dataengine.storage import SourceRoot
 
 _OPTIONS = ("subset", "data_path", "video_path", "modality")
@@ -152,6 +153,7 @@ class LeRobotFormat:
             if modality is not None:
                 attributes["modality"] = modality
             files = tuple(root.describe(path) for path in ref.files)
+            told = told_of(root, place["episode"], sorted(rows.arrays), place.get("listing"))
         return RawEpisode(
             upstream_id=ref.upstream_id,
             files=files,
@@ -160,6 +162,7 @@ class LeRobotFormat:
             media=rows.media,
             texts=rows.texts,
             attributes=attributes,
+            told=told,
         )
 
 
@@ -226,6 +229,7 @@ def _ref(root: SourceRoot, info: Info, episode: Declared, modality: bool) -> Epi
         "data": episode.data,
         "videos": videos,
         "absent": sorted(key for key in info.cameras if key not in videos),
+        **({"listing": episode.listing} if episode.listing is not None else {}),
         **({"modality": True} if modality else {}),
     }
     return EpisodeRef(episode.name, locator, tuple(dict.fromkeys(files)), {"steps": episode.length})

@@ -105,6 +105,8 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
     yield "embodiment: UNKNOWN  # a shipped card, or ./my_robot.yaml beside this file (docs/embodiments.md)"
     yield "control_mode: UNKNOWN  # a control mode of that card"
     yield from _requires(raw)
+    if raw.told and not any(v["check"] == "own_statistics" and v["status"] == "warning" for v in found.verdicts):
+        yield "own_statistics: check  # an episode whose numbers are not those of its own statistics is refused"
     yield from _time(raw, shape, streams)
     sides = {"state": [], "action": []}  # type: dict[str, list[str]]
     left = []

@@ -295,6 +295,7 @@ class Converter(Strict):
     embodiment: str
     control_mode: str
     requires: tuple[Requirement, ...] = ()
+    own_statistics: Literal["check"] | None = None
     time: TimeSpec
     group: Literal["episode", "source", "from_format"] = "episode"
     derive: tuple[Derive, ...] = ()
@@ -357,8 +358,9 @@ class Converter(Strict):
             return {key: value for key, value in part.items() if key not in _OPTIONAL or value is not None}
 
         parts = {side: [given(part) for part in plain[side]] for side in ("state", "action", "views", "derive")}
-        if not self.requires:
-            del plain["requires"]
+        for name in ("requires", "own_statistics"):
+            if not plain[name]:
+                del plain[name]
         return {**plain, "source": self.source.stated(), "time": given(plain["time"]), **parts}
 
 

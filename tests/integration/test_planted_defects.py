@@ -170,7 +170,7 @@ def test_inspect_with_a_converter_that_does_not_fit_tells_so(data: Path) -> None
     found = api.inspect(data / "robot/lerobot_v30_pusht", converter="unitree_g1_inspire")
     assert found.judged == 0
     assert found.verdicts == []
-    assert {problem["reason"] for problem in found.problems} == {"wrong_dimension"}
+    assert {problem["reason"] for problem in found.problems} == {"unexpected_attribute"}
 
 
 WRONG = {

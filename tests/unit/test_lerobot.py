@@ -50,19 +50,19 @@ def fixture_episodes(lengths: tuple[int, ...] = LENGTHS, *, filmed: bool = True)
 
 @pytest.fixture(params=["v2.1", "v3.0"])
 def both(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    write_lerobot(tmp_path, fixture_episodes(), 20, version=request.param, video_key=CAMERA)
+    write_lerobot(tmp_path, fixture_episodes(), 20, version=request.param, video_key=CAMERA, robot_type="pusht")
     return tmp_path
 
 
 @pytest.fixture
 def v21(tmp_path: Path) -> Path:
-    write_lerobot(tmp_path, fixture_episodes(), 20, version="v2.1", video_key=CAMERA)
+    write_lerobot(tmp_path, fixture_episodes(), 20, version="v2.1", video_key=CAMERA, robot_type="pusht")
     return tmp_path
 
 
 @pytest.fixture
 def v30(tmp_path: Path) -> Path:
-    write_lerobot(tmp_path, fixture_episodes(), 20, video_key=CAMERA)
+    write_lerobot(tmp_path, fixture_episodes(), 20, video_key=CAMERA, robot_type="pusht")
     return tmp_path
 
 
