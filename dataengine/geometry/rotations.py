@@ -48,14 +48,51 @@ def to_rotation(values: ArrayLike, form: RotationForm, *, order: str = "xyz", in
     if form == "rotvec":
         return Rotation.from_rotvec(array)
     if form in ("quaternion_xyzw", "quaternion_wxyz"):
-        norm = np.linalg.norm(array, axis=1)
-        bad = np.flatnonzero(~(np.abs(norm - 1.0) <= QUATERNION_TOLERANCE))
-        if bad.size:
-            raise EpisodeError("bad_quaternion", f"row {bad[0]}: quaternion norm {norm[bad[0]]:.4g} is not 1")
+        _check_quaternions(array)
         return Rotation.from_quat(array, scalar_first=form == "quaternion_wxyz")
     if form == "matrix":
         return Rotation.from_matrix(_checked_matrix(array.reshape(-1, 3, 3)))
     return Rotation.from_matrix(rot6d_to_matrix(array, rows=form == "rot6d_rows"))
+
+
+def reformed(
+    values: ArrayLike, form: RotationForm, to: RotationForm, *, order: str = "xyz", intrinsic: bool = False
+) -> Array:
+    """Rotations [N, k] of one form in another: `to_rotation`, then `from_rotation`, and raises what they raise.
+
+    The two commonest ways need no scipy, whose start takes longer than most sources: quaternions to columns give the
+    same bits, and rotation vectors below half a turn stay as they are.
+    """
+    array = np.asarray(values, dtype=np.float64).reshape(-1, FORM_WIDTH[form])
+    if form in ("quaternion_xyzw", "quaternion_wxyz") and to == "rot6d_columns":
+        _check_quaternions(array)
+        return matrix_to_rot6d(_quaternion_matrix(array if form == "quaternion_xyzw" else np.roll(array, -1, axis=1)))
+    if form == to == "rotvec" and (np.linalg.norm(array, axis=1) < np.pi).all():
+        return array.copy()
+    rotation = to_rotation(array, form, order=order, intrinsic=intrinsic)
+    return from_rotation(rotation, to, order=order, intrinsic=intrinsic)
+
+
+def _check_quaternions(array: Array) -> None:
+    norm = np.linalg.norm(array, axis=1)
+    bad = np.flatnonzero(~(np.abs(norm - 1.0) <= QUATERNION_TOLERANCE))
+    if bad.size:
+        raise EpisodeError("bad_quaternion", f"row {bad[0]}: quaternion norm {norm[bad[0]]:.4g} is not 1")
+
+
+def _quaternion_matrix(array: Array) -> Array:
+    """[N, 4] xyzw to [N, 3, 3]: v' = q v q*, made unit first."""
+    x, y, z, w = array.T
+    length = np.sqrt(x * x + y * y + z * z + w * w)
+    x, y, z, w = x / length, y / length, z / length, w / length
+    xx, yy, zz, ww = x * x, y * y, z * z, w * w
+    xy, xz, yz, xw, yw, zw = x * y, x * z, y * z, x * w, y * w, z * w
+    rows = (
+        (xx - yy - zz + ww, 2 * (xy - zw), 2 * (xz + yw)),
+        (2 * (xy + zw), -xx + yy - zz + ww, 2 * (yz - xw)),
+        (2 * (xz - yw), 2 * (yz + xw), -xx - yy + zz + ww),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def _axes(order: str, intrinsic: bool) -> str:

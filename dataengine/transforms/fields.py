@@ -149,10 +149,8 @@ def _rotation(mapping: StateMapping, slot: Slot, value: Floats, mask: NDArray[np
     usable = mask & np.isfinite(value).all(axis=1)
     result = np.full((len(value), geometry.FORM_WIDTH[form]), np.nan)
     if usable.any():
-        rotation = geometry.to_rotation(
-            value[usable], spec.form, order=spec.order or "xyz", intrinsic=bool(spec.intrinsic)
-        )
-        result[usable] = geometry.from_rotation(rotation, form)
+        order, intrinsic = spec.order or "xyz", bool(spec.intrinsic)
+        result[usable] = geometry.reformed(value[usable], spec.form, form, order=order, intrinsic=intrinsic)
     return result
 
 

@@ -56,6 +56,32 @@ def test_half_turns_and_no_turn_round_trip(form):
     np.testing.assert_allclose(back.as_matrix(), rotation.as_matrix(), atol=1e-9)
 
 
+@pytest.mark.parametrize("to", ["rot6d_columns", "rotvec", "matrix"])
+@pytest.mark.parametrize("form", [*geometry.FORM_WIDTH])
+@QUICK
+@given(SEEDS, st.floats(0.995, 1.005))
+def test_reformed_is_the_way_over_a_rotation(form, to, seed, length):
+    values = geometry.from_rotation(rotations(seed), form, order="zyx")
+    values = values * length if form.startswith("quaternion") else values
+    made = geometry.reformed(values, form, to, order="zyx")
+    expected = geometry.from_rotation(geometry.to_rotation(values, form, order="zyx"), to, order="zyx")
+    if form.startswith("quaternion"):  # to the bit: digests of what is stored rest on it
+        assert made.tobytes() == expected.tobytes()
+    else:
+        np.testing.assert_allclose(made, expected, rtol=0, atol=1e-15)
+
+
+def test_reformed_takes_whole_turns_out_of_rotation_vectors_and_checks():
+    turned = np.array([[0, 0, 1.5 * np.pi], [0, 0, 0.1]])
+    np.testing.assert_allclose(geometry.reformed(turned, "rotvec", "rotvec"), [[0, 0, -0.5 * np.pi], [0, 0, 0.1]])
+    short = np.array([[0.0, 0, 0], [1e-12, 0, 3.1]])
+    assert geometry.reformed(short, "rotvec", "rotvec").tobytes() == short.tobytes()
+    for form in ("quaternion_xyzw", "quaternion_wxyz"):
+        with pytest.raises(EpisodeError) as caught:
+            geometry.reformed(np.array([[0, 0, 0, 1], [0, 0, 0, 1.1]]), form, "rot6d_columns")
+        assert caught.value.reason == "bad_quaternion"
+
+
 def test_orders_are_twelve():
     assert len(set(geometry.EULER_ORDERS)) == 12
 
