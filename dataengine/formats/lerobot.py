@@ -148,7 +148,7 @@ class LeRobotFormat:
                 with located(where["path"]):
                     rows.media[key] = _clip(root, key, where, rows.count, info)
             modality = load_modality(root, info) if place.get("modality") else None
-            add_tasks(rows, root, info, modality)
+            add_tasks(rows, root, info, modality, place.get("tasks"))
             attributes = attributes_of(rows, info, place["absent"])
             if modality is not None:
                 attributes["modality"] = modality
@@ -229,6 +229,7 @@ def _ref(root: SourceRoot, info: Info, episode: Declared, modality: bool) -> Epi
         "data": episode.data,
         "videos": videos,
         "absent": sorted(key for key in info.cameras if key not in videos),
+        **({"tasks": list(episode.tasks)} if episode.tasks is not None else {}),
         **({"listing": episode.listing} if episode.listing is not None else {}),
         **({"modality": True} if modality else {}),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,8 +58,13 @@ def _frames_before(times: Any, seconds: float, period: float) -> int:
     return int(np.searchsorted(times, seconds - period / 2))
 
 
-def add_tasks(rows: Rows, root: SourceRoot, info: Info, modality: Mapping[str, Any] | None) -> None:
-    """`texts["task"]`: the task's text at each row, by `task_index`; likewise the annotations that `modality` names."""
+def add_tasks(
+    rows: Rows, root: SourceRoot, info: Info, modality: Mapping[str, Any] | None, listed: Sequence[str] | None
+) -> None:
+    """`texts["task"]`: the task's text at each row, by `task_index`; likewise the annotations that `modality` names.
+
+    A task that the listing of episodes does not give this one is `task_mismatch`: one of the two is another's.
+    """
     named = {"task": "task_index"}
     if modality is not None:
         named |= {part["original_key"]: part["original_key"] for part in modality["annotation"].values()}
@@ -75,6 +80,10 @@ def add_tasks(rows: Rows, root: SourceRoot, info: Info, modality: Mapping[str, A
         if unknown:
             raise EpisodeError("missing_task", f"{column} {unknown[0]} has no text in {info.tasks_file}")
         rows.texts[name] = tuple(tasks[index] for index in wanted)
+    other = sorted(set(rows.texts.get("task", ())) - set(listed)) if listed is not None else []
+    if other:
+        told = ", ".join(repr(text) for text in list(listed or ())[:3]) or "none"
+        raise EpisodeError("task_mismatch", f"rows are of the task {other[0]!r}, the listing gives the episode {told}")
 
 
 def attributes_of(rows: Rows, info: Info, absent: list[str]) -> dict[str, Any]:

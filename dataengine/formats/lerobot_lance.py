@@ -100,7 +100,7 @@ class LeRobotLanceFormat:
             for key, where in place["videos"].items():
                 with located(VIDEOS):
                     rows.media[key] = _clip(root, key, where, rows.count, info.fps, clips)
-            add_tasks(rows, root, info, None)
+            add_tasks(rows, root, info, None, place.get("tasks"))
             attributes = attributes_of(rows, info, place["absent"])
             files = tuple(root.describe(path) for path in ref.files)
         return RawEpisode(
@@ -124,6 +124,7 @@ def _ref(root: SourceRoot, info: Info, episode: Declared) -> EpisodeRef:
         "length": episode.length,
         "videos": episode.videos,
         "absent": sorted(key for key in info.cameras if key not in episode.videos),
+        **({"tasks": list(episode.tasks)} if episode.tasks is not None else {}),
     }
     return EpisodeRef(episode.name, locator, tuple(files), {"steps": episode.length})
 

@@ -34,6 +34,7 @@ class Declared:
 
     `videos` by camera: `path`, and in v3.0 `from`, `to` (s in that file) and `next` (s where the next episode of the
     file starts, None for the last). `listing` is the metadata file the numbers came from where frames depend on it.
+    `tasks` are the texts that the listing gives the episode, None where it gives none.
     """
 
     index: int
@@ -41,6 +42,7 @@ class Declared:
     data: str
     videos: Mapping[str, dict[str, Any]]
     listing: str | None = None
+    tasks: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +72,12 @@ def _listed_v2(
         numbers = {"episode_index": index, "episode_chunk": index // info.chunks_size}
         cameras = info.cameras if video is not None else []
         videos = {key: {"path": video.fill(numbers, key)} for key in cameras if video is not None}
-        yield Declared(index, length, data.fill(numbers), videos)
+        yield Declared(index, length, data.fill(numbers), videos, tasks=_tasks(row))
+
+
+def _tasks(row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    value = row.get("tasks")
+    return tuple(value) if isinstance(value, list) and all(isinstance(text, str) for text in value) else None
 
 
 def _whole(row: Any, name: str, where: str) -> int:
@@ -103,7 +110,7 @@ def _listed_v3(
 def _listing_rows(root: SourceRoot, relative: str, cameras: Sequence[str]) -> list[dict[str, Any]]:
     needed = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     parts = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-    wanted = [*needed, *(f"videos/{key}/{part}" for key in cameras for part in parts)]
+    wanted = [*needed, "tasks", *(f"videos/{key}/{part}" for key in cameras for part in parts)]
     with open_parquet(root, relative) as opened:
         names = set(opened.schema_arrow.names)
         absent = [name for name in needed if name not in names]
@@ -129,7 +136,7 @@ def _declared_v3(
         if not all(isinstance(time, int | float) and math.isfinite(time) for time in (start, stop)):
             raise FormatError("bad_timestamp", f"{key} lies from {start} to {stop} s", where=listing)
         videos[key] = {"path": video.fill(numbers, key), "from": start, "to": stop, "next": None}
-    return Declared(index, length, data.fill({**places, "episode_index": index}), videos, listing)
+    return Declared(index, length, data.fill({**places, "episode_index": index}), videos, listing, _tasks(row))
 
 
 def _note_neighbours(found: Sequence[Declared]) -> None:

@@ -472,6 +472,22 @@ def test_bad_task_texts(v21: Path, text: str, why: str) -> None:
     assert reason(lambda: read(v21, 0)) == why
 
 
+def test_tasks_that_the_listing_does_not_give(both: Path) -> None:
+    assert set(read(both, 1).texts["task"]) == {"task 1"}
+    listing = both / "meta/episodes.jsonl"
+    if listing.exists():
+        rows = [json.loads(line) for line in listing.read_text().splitlines()]
+        rows[1]["tasks"], rows[0]["tasks"] = ["another"], ["more", *rows[0]["tasks"]]
+        listing.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path = next(both.glob("meta/episodes/*/*.parquet"))
+        tasks = pq.read_table(path)["tasks"].to_pylist()
+        tasks[1], tasks[0] = ["another"], ["more", *tasks[0]]
+        edit_table(path, replaced("tasks", pa.array(tasks, pa.list_(pa.string()))))
+    assert reason(lambda: read(both, 1)) == "task_mismatch"
+    assert set(read(both, 0).texts["task"]) == {"task 0"}
+
+
 def test_two_texts_for_one_task(v21: Path) -> None:
     with (v21 / "meta/tasks.jsonl").open("a") as file:
         file.write('{"task_index": 1, "task": "other"}\n')

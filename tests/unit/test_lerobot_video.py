@@ -32,7 +32,7 @@ def _write(root: Path, version: Any = "v3.0", gop: int = 30) -> None:
     for start, rows in zip(STARTS, LENGTHS, strict=True):
         values = np.repeat(np.arange(start, start + rows, dtype=np.float32)[:, None], 2, axis=1)
         episodes.append(FixtureEpisode(values, values + 1, "count", numbered_frames(start, rows)))
-    write_lerobot(root, episodes, FPS, version=version, video_key=CAMERA, gop=gop)
+    write_lerobot(root, episodes, FPS, version=version, video_key=CAMERA, gop=gop, robot_type="pusht")
 
 
 @pytest.fixture
