@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,7 +87,8 @@ def parse(row: Mapping[str, Any], answer: Mapping[str, Any] | None = None, *, sa
     `same`: where a row lists one medium of a kind, every placeholder of that kind shows it.
 
     Raises `EpisodeError`: `unknown_layout`, `empty_episode`, `empty_message`, `bad_role`, `placeholder_mismatch`
-    (not exactly one placeholder a medium), `unsupported_media`, `missing_key`, `bad_type`, `bad_text`.
+    (not exactly one placeholder a medium), `missing_answer`, `unsupported_media`, `missing_key`, `bad_type`,
+    `bad_text`.
     """
     for key in _AUDIO_KEYS:
         if row.get(key):
@@ -184,7 +185,18 @@ def _turns(row: Mapping[str, Any], key: str, role_key: str, text_key: str, *, sa
             builder.add(role, [part for item in content for part in _typed(builder, item, where)])
         else:
             builder.add(role, builder.split(fields.as_text(content, f"{where}.{text_key}")))
+    _check_answers(builder.messages, key)
     return builder.finish({name: value for name, value in row.items() if name not in _CONSUMED})
+
+
+def _check_answers(messages: Sequence[Message], key: str) -> None:
+    """There is an answer to learn, and answers are texts: a picture in one tells of roles the wrong way round."""
+    answers = [message for message in messages if message.role == "assistant"]
+    if not answers:
+        raise EpisodeError("missing_answer", f"`{key}` holds no turn of the assistant: nothing to learn from")
+    for message in answers:
+        if any(part["type"] != "text" for part in message.content):
+            raise EpisodeError("bad_role", f"`{key}` shows a picture in a turn of the assistant, who answers in text")
 
 
 def _typed(builder: _Builder, item: Any, where: str) -> list[dict[str, str]]:

@@ -201,7 +201,7 @@ def test_media_that_cannot_be_used(tmp_path, path, reason):
     [(b"no video", "unsupported_video"), (b"\0\0\0\x18ftypmp42" + bytes(40), "video_unreadable")],
 )
 def test_videos_that_are_none(tmp_path, data, reason):
-    value = {"video": "v.mp4", "conversations": [{"from": "human", "value": "<video>"}]}
+    value = {"video": "v.mp4", "conversations": [{"from": "human", "value": "<video>"}, {"from": "gpt", "value": "."}]}
     assert reason_of(tmp_path, value, {"v.mp4": data}) == reason
 
 
@@ -225,6 +225,9 @@ def turns(*values):
         ({"conversations": [{"from": 3, "value": "a"}]}, "bad_type"),
         ({"conversations": [{"from": "narrator", "value": "a"}]}, "bad_role"),
         ({"conversations": [{"from": "human", "value": ""}]}, "empty_message"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "missing_answer"),
+        ({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}, "missing_answer"),
+        ({"conversations": turns("a", "<image>"), "image": "a.jpg"}, "bad_role"),
         ({"conversations": turns("a", "")}, "empty_message"),
         ({"conversations": turns("a", "b"), "system_prompt": 4}, "bad_type"),
         ({"conversations": turns("a", "b"), "image": "b.jpg"}, "placeholder_mismatch"),
