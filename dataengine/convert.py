@@ -131,6 +131,7 @@ def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
     sides = {name: at_rows(mappings, arrays, rows) for name, mappings in _sides(spec)}
     state = fill_slots(*sides["state"], raw.attributes, len(kept))
     action = fill_slots(*sides["action"], raw.attributes, len(kept))
+    _check_joints(conversion, {"state": state, "action": action})
     media = {media.name: _checked(media) for media in raw.media.values()}
     views, media = _views(spec, media, rows)
     views = with_cameras(views, spec.views, media, arrays, raw.attributes)
@@ -173,6 +174,18 @@ def convert(raw: RawEpisode, conversion: Conversion) -> Episode:
         attributes=raw.attributes,
         notes=dict(rows.notes),
     )
+
+
+def _check_joints(conversion: Conversion, sides: Mapping[str, SlotArray | None]) -> None:
+    """A slot of joints that the card names is filled with as many, unless the converter names which it has."""
+    for side, mappings in _sides(conversion.converter):
+        array, named = sides[side], {mapping.slot for mapping in mappings if mapping.joints}
+        for key, joints in conversion.card.joints.items():
+            slot = unified().slot(key)
+            count = sum(slot.start <= channel < slot.stop for channel in array.channels.tolist()) if array else 0
+            if key not in named and count not in (0, len(joints)):
+                what = f"{side} gives {count} values of {key}, {conversion.card.name} has {len(joints)} joints there"
+                raise EpisodeError("wrong_dimension", what)
 
 
 def _check_told(raw: RawEpisode) -> None:

@@ -27,7 +27,7 @@ KEYS = ("observations/qpos", "action")
 MAX_PROBED = 20
 _IMAGES = "observations/images/"
 _ENCODED = ("padded", "rows", "strings")
-_PER_ROW = re.compile(r"observations/.+|(base_)?action.*|reward.*|done.*|time.*")
+_PER_ROW = re.compile(r"observations/.+|(base_)?action|rewards?|dones?|timestamps?")
 """Streams of one value a row, in this layout and what others add to it; other data sets may be of any length."""
 _LENGTHS = "compress_len"
 
@@ -36,7 +36,7 @@ class AlohaFormat:
     """Episodes of ALOHA and Mobile ALOHA: every numeric data set under its own path, every camera a stream."""
 
     name: ClassVar[str] = "aloha"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "ALOHA, ACT and Mobile ALOHA: episode_<N>.hdf5 with observations/qpos and action"
     layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(
@@ -142,10 +142,7 @@ def _layout(file: h5py.File) -> tuple[str, str]:
 
     Recorders of other bodies (AgileX's Cobot Magic) write `base_action` beside raw pixels.
     """
-    observed = hdf5.member(file, "observations")
-    images = hdf5.member(observed, "images")
-    cameras = [hdf5.member(images, name) for name in hdf5.names(images)] if isinstance(images, h5py.Group) else []
-    kinds = {hdf5_pictures.kind(node) for node in cameras if isinstance(node, h5py.Dataset)}
+    kinds = _kinds(file)
     if kinds & set(_ENCODED):
         return "mobile_aloha_hdf5", "pictures are encoded, in rows of bytes"
     if "pixels" in kinds:
@@ -153,6 +150,20 @@ def _layout(file: h5py.File) -> tuple[str, str]:
     if hdf5.member(file, "base_action") is not None:
         return "mobile_aloha_hdf5", "base_action is there"
     return "aloha_hdf5", "no base_action, and pictures are no rows of bytes"
+
+
+def _kinds(file: h5py.File) -> set[str | None]:
+    """How the cameras' pictures are stored; a camera that cannot be read is told when the episode is."""
+    observed = hdf5.member(file, "observations")
+    images = hdf5.member(observed, "images") if isinstance(observed, h5py.Group) else None
+    kinds: set[str | None] = set()
+    for name in hdf5.names(images) if isinstance(images, h5py.Group) else []:
+        try:
+            node = hdf5.member(images, name)
+        except BadInput:
+            continue
+        kinds |= {hdf5_pictures.kind(node)} if isinstance(node, h5py.Dataset) else set()
+    return kinds
 
 
 def _content(

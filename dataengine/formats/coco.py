@@ -172,7 +172,7 @@ def _objects(item: ItemBuilder, rows: Sequence[Mapping[str, Any]], tables: Table
     listed: dict[str, list[dict[str, Any]]] = {"boxes": [], "crowds": [], "segments": [], "keypoints": []}
     for row in rows:
         where = f"annotation {row['id']}"
-        label, box = category_of(row, tables, where), box_of(row, where)
+        label, box = category_of(row, tables, where), box_of(row, size, where)
         crowd = fields.as_whole(row.get("iscrowd", 0), f"{where}.iscrowd")
         listed["crowds" if crowd else "boxes"].append({"label": label, "xyxy": box, "id": row["id"]})
         segment = segment_of(row, size, where)

@@ -55,7 +55,7 @@ def parse_tables(data: bytes, where: str) -> Tables:
     for key, row in _by_id(value["annotations"], "annotation", problems).items():
         image = row.get("image_id")
         if isinstance(image, bool) or not isinstance(image, int) or image not in images:
-            problems.append((f"annotation-{key}", "missing_image", f"no image has its image_id {str(image)[:40]}"))
+            problems.append((f"annotation-{key}", "missing_image", f"no image has its image_id {repr(image)[:40]}"))
         else:
             annotations[image].append(row)
     kind = _kind([row for row in value["annotations"] if isinstance(row, dict)][:32], where)
@@ -102,11 +102,17 @@ def size_of(image: Mapping[str, Any]) -> tuple[int, int]:
     return width, height
 
 
-def box_of(row: Mapping[str, Any], where: str) -> list[float]:
-    """The box of an annotation as x, y, x, y in pixels (the largest corner is x + width, y + height)."""
+def box_of(row: Mapping[str, Any], size: tuple[int, int], where: str) -> list[float]:
+    """The box of an annotation as x, y, x, y in pixels (the largest corner is x + width, y + height).
+
+    It may leave the picture of `size` (width, height), as published ones do by a rounding, but not lie beside it.
+    """
     x, y, width, height = fields.as_array(fields.member(row, "bbox", where), f"{where}.bbox", (4,)).tolist()
     if width < 0 or height < 0:
         raise EpisodeError("bad_value", f"{where}: its box is {width} x {height}")
+    if x > size[0] or y > size[1] or x + width < 0 or y + height < 0:
+        what = f"its box from {x:g}, {y:g} of {width:g} x {height:g} lies beside the picture of {size[0]} x {size[1]}"
+        raise EpisodeError("bad_value", f"{where}: {what}")
     return [x, y, x + width, y + height]
 
 
@@ -147,7 +153,9 @@ def runs_of(rle: Mapping[str, Any], size: tuple[int, int], where: str) -> list[i
         runs = _decompressed(counts, where)
     else:
         runs = fields.as_whole_array(counts, f"{where}.counts").tolist()
-    if any(run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
+    if any(run < 0 for run in runs):
+        raise EpisodeError("bad_value", f"{where}: a run of {min(runs)} pixels")
+    if sum(runs) != size[0] * size[1]:
         raise EpisodeError("bad_value", f"{where}: the runs cover {sum(runs)} pixels of {size[0] * size[1]}")
     return runs
 

@@ -78,7 +78,8 @@ class DroidFormat:
     ) -> Iterator[EpisodeRef | ScanProblem]:
         """Every folder with a `trajectory.h5`, by its metadata's uuid, or by its path where it has no metadata.
 
-        `ambiguous_file` for a folder with metadata of two episodes, `duplicate_episode` for one uuid in two folders.
+        `ambiguous_file` for a folder with metadata of two episodes, `duplicate_episode` for one uuid in two folders,
+        `missing_file` for a folder with metadata and no trajectory.
         """
         check_options(options, ("annotations", "success"), self.name)
         annotations, success = options.get("annotations"), options.get("success", False)
@@ -93,6 +94,8 @@ class DroidFormat:
             names = [name.rpartition("metadata_")[2].removesuffix(".json") for name in metadata]
             found.append((path, folder, metadata, names[0] if names else folder or path))
         repeated = Counter(name for _, _, _, name in found)
+        if only is None:
+            yield from _without_trajectory(root, {folder for _, folder, _, _ in found}, success)
         for path, folder, metadata, name in found:
             if len(metadata) > 1:
                 yield ScanProblem(
@@ -115,6 +118,8 @@ class DroidFormat:
             rows = _rows(arrays)
             metadata = [_metadata(root, str(name)) for name in ref.locator["metadata"]]
             cameras = _cameras(arrays)
+            for path_of, record in zip(ref.locator["metadata"], metadata, strict=True):
+                _check_metadata(str(path_of), record, ref.upstream_id, rows, cameras)
             media = _media(root, videos, cameras, rows)
             texts = _texts(attributes, metadata, _annotations(root, ref))
             described = tuple(root.describe(name) for name in ref.files)
@@ -145,6 +150,15 @@ def _trajectories(root: SourceRoot, only: str | None) -> list[str]:
     return root.glob(f"**/{TRAJECTORY}")
 
 
+def _without_trajectory(root: SourceRoot, folders: set[str], success: bool) -> Iterator[ScanProblem]:
+    """Folders with an episode's metadata whose `trajectory.h5` is missing."""
+    for path in root.glob("**/metadata_*.json"):
+        folder = path.rpartition("/")[0]
+        if folder not in folders and (not success or "success" in folder.split("/")):
+            what = f"{folder or 'the folder'} holds an episode's metadata and no {TRAJECTORY}"
+            yield ScanProblem("episode", folder or path, "missing_file", what)
+
+
 def _below(folder: str, name: str) -> str:
     """A pattern below a folder whose own name may hold the signs of a pattern."""
     return f"{glob.escape(folder)}/{name}" if folder else name
@@ -161,11 +175,11 @@ def _left_out(root: SourceRoot, folder: str, videos: list[str]) -> list[str]:
 
 
 def _stored(file: h5py.File) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Numeric data sets by path; videos inside the file (never written by the released code) are left."""
+    """Numeric data sets by path; texts and videos in the file (never written by the released code) are left."""
     arrays: dict[str, NDArray[Any]] = {}
     unread, total = [], 0
     for name, dataset in hdf5.datasets(file):
-        if name.startswith(_VIDEOS):
+        if name.startswith(_VIDEOS) or h5py.check_string_dtype(dataset.dtype) is not None:
             unread.append(name)
             continue
         total += hdf5.check(dataset)
@@ -213,7 +227,10 @@ def _media(root: SourceRoot, videos: list[str], cameras: Mapping[str, str], rows
         serial = path.rpartition("/")[2].removesuffix(".mp4")
         if serial not in roles:
             raise EpisodeError("unknown_name", f"{path}: the trajectory knows no camera {serial}")
-        made = video.whole(roles[serial], root.read(path, limit=MAX_VIDEO))
+        try:
+            made = video.whole(roles[serial], root.read(path, limit=MAX_VIDEO))
+        except EpisodeError as error:
+            raise EpisodeError(error.reason, f"{path}: {error.what}") from error
         if made.frames != rows:
             raise EpisodeError("frame_count_mismatch", f"{path} holds {made.frames} frames for {rows} rows")
         media[roles[serial]] = made
@@ -224,6 +241,21 @@ def _metadata(root: SourceRoot, path: str) -> dict[str, Any]:
     found = fields.as_object(load_json(root.read(path, limit=1 << 24), path), path)
     fields.canonical(found, path)
     return found
+
+
+def _check_metadata(path: str, record: Mapping[str, Any], uuid: str, rows: int, cameras: Mapping[str, str]) -> None:
+    """What the metadata say of the trajectory is so: upstream's parse.py takes all of it from `trajectory.h5`."""
+    named, length = record.get("uuid", uuid), record.get("trajectory_length", rows)
+    if named != uuid:
+        raise EpisodeError("bad_value", f"{path} is of the episode {named!r}, its name is of {uuid}")
+    if length != rows:
+        raise EpisodeError(
+            "length_mismatch", f"{path}: trajectory_length is {length!r}, the trajectory has {rows} rows"
+        )
+    for role, serial in cameras.items():
+        told = record.get(f"{role}_cam_serial", serial)
+        if str(told) != serial:
+            raise EpisodeError("bad_value", f"{path}: the camera {role} is {told!r}, the trajectory says {serial}")
 
 
 def _annotations(root: SourceRoot, ref: EpisodeRef) -> dict[str, Any]:

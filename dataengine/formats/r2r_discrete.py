@@ -35,6 +35,7 @@ MAX_ROWS_PROBED = 5
 MAX_PROBED = 20
 HEAD = 1 << 16
 ROTATION_TOLERANCE = 1e-3
+_TURN = 6.2832  # 2 pi, rounded up to the digits that are published
 _TOLD = ("distance", "heading", "path_id", "instr_id")
 _Problem = tuple[str, str]
 
@@ -139,9 +140,11 @@ class R2rDiscreteFormat:
             graph = None if graph_path is None else files.cached(root, str(graph_path), _graph)
         number = int(ref.locator["instruction"])
         viewpoints, text = _path(row), _texts(row)[number]
+        if not text.strip():
+            raise EpisodeError("missing_stream", f"instruction {number} of the path says nothing")
         arrays: dict[str, NDArray[Any]] = {"hop": np.arange(len(viewpoints), dtype=np.int64)}
         if "heading" in row:
-            arrays["heading"] = fields.as_array([row["heading"]], "heading", (1,))
+            arrays["heading"] = _heading(row["heading"])
         if graph is not None:
             arrays["pose"] = _poses(graph, viewpoints)
             arrays["position"] = arrays["pose"][:, :3, 3].copy()
@@ -248,6 +251,14 @@ def _key(value: Mapping[str, Any]) -> str:
     if isinstance(found, str):
         return fields.as_text(found, "path_id")
     return str(fields.as_whole(found, "path_id"))
+
+
+def _heading(value: Any) -> NDArray[Any]:
+    """The start heading [1] in rad, within one turn: R2R's own lie from 0 to 2 pi; degrees do not."""
+    heading = fields.as_array([value], "heading", (1,))
+    if abs(float(heading[0])) > _TURN:
+        raise EpisodeError("bad_value", f"a heading of {heading[0]:g} rad is more than a turn: in degrees?")
+    return heading
 
 
 def _texts(value: Mapping[str, Any]) -> tuple[str, ...]:

@@ -258,7 +258,8 @@ def _referred(item: ItemBuilder, ref: Mapping[str, Any], sentence: int, tables: 
     spoken = ref["sentences"][sentence]
     for name, value in (("ref", said), ("sentence", spoken), ("annotation", row), ("image", about)):
         item.digested(name, value)
-    box, size = box_of(row, "the annotation"), size_of(about)
+    size = size_of(about)
+    box = box_of(row, size, "the annotation")
     name = fields.as_text(fields.member(about, "file_name", "the image"), "file_name")
     shown = item.find([name])
     for medium in item.media.values():

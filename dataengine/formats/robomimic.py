@@ -32,6 +32,8 @@ _CHANGING = {"date", "time", "total", "num_demos", "timestamp", "readable_timest
 """Attributes of `data` that speak of the file, not of an episode."""
 _JSON = {"env_info", "env_args", "problem_info", "ep_meta", "camera_info"}
 _NEXT_OBS = "next_obs/"
+_STEPS = re.compile(r"rewards|dones|robot_states|actions_abs|action_dict/.+|next_obs/.+")
+"""Streams of one value an action."""
 
 
 class RobomimicFormat:
@@ -83,7 +85,8 @@ class RobomimicFormat:
                 if not demos and only is not None:
                     raise FormatError("missing_key", f"{path} holds no data/demo_<k>", where=path)
             except BadInput as error:
-                entries = [ScanProblem("file", path, error.reason, error.what)]
+                place = f" ({error.where})" if error.where not in (None, path) else ""
+                entries = [ScanProblem("file", path, error.reason, f"{error.what}{place}")]
             yield from entries
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
@@ -220,10 +223,13 @@ def _demo(file: h5py.File, demo: str) -> h5py.Group:
 
 
 def _stored(group: h5py.Group) -> tuple[dict[str, h5py.Dataset], list[str]]:
-    """The demo's data sets by relative path, and those left unread: pictures of `next_obs`, which repeat `obs`."""
+    """The demo's data sets by relative path, and those left unread: texts, and pictures of `next_obs` (as `obs`)."""
     stored: dict[str, h5py.Dataset] = {}
     unread, total = [], 0
     for name, dataset in hdf5.datasets(group):
+        if h5py.check_string_dtype(dataset.dtype) is not None:
+            unread.append(name)
+            continue
         total += hdf5.check(dataset)
         if total > hdf5.MAX_BYTES:
             raise FormatError("claimed_size", f"{group.name} claims more than {hdf5.MAX_BYTES} bytes")
@@ -284,7 +290,7 @@ def _described(attributes: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _check_rows(stored: Mapping[str, h5py.Dataset], demo: Mapping[str, Any]) -> None:
-    """A demo has rows, as many as it says itself."""
+    """A demo has rows, as many as it says itself, and its streams have as many as `actions`."""
     rows = {name: dataset.shape[0] for name, dataset in stored.items() if dataset.shape}
     if not any(rows.values()):
         raise EpisodeError("empty_episode", f"no rows in {', '.join(rows) or 'it: the demo holds no data sets'}")
@@ -292,3 +298,22 @@ def _check_rows(stored: Mapping[str, h5py.Dataset], demo: Mapping[str, Any]) -> 
     if isinstance(declared, int) and "actions" in rows and declared != rows["actions"]:
         what = f"num_samples is {declared}, actions has {rows['actions']} rows"
         raise EpisodeError("length_mismatch", what)
+    if "actions" in rows:
+        _check_streams(rows, {name for name, dataset in stored.items() if _is_picture(name, dataset)})
+
+
+def _check_streams(rows: Mapping[str, int], shown: set[str]) -> None:
+    """What has one value a step has as many rows as `actions`.
+
+    Observations and states may have one more, of the moment after the last action, where all observations have it.
+    """
+    steps = rows["actions"]
+    observed = {name: count for name, count in rows.items() if name.startswith("obs/")}
+    seen = steps + 1 if set(observed.values()) == {steps + 1} else steps
+    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(observed, (seen,))
+    wanted |= {name: (steps,) for name in rows if _STEPS.fullmatch(name)}
+    wanted |= {name: (steps, steps + 1) for name in rows if name == "states" or name.startswith("states/")}
+    for name, counts in sorted(wanted.items()):
+        if rows[name] not in counts:
+            reason = "frame_count_mismatch" if name in shown else "length_mismatch"
+            raise EpisodeError(reason, f"{name} has {rows[name]} rows, not {counts[0]}: actions has {steps}")

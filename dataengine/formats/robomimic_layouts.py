@@ -42,6 +42,14 @@ LAYOUTS = (
         "Lifelong-Robot-Learning/LIBERO @ 8f1084e3, scripts/create_dataset.py",
     ),
     Layout(
+        "libero_replayed_hdf5",
+        "simulation",
+        "LIBERO played back by OpenVLA's script: larger pictures, no steps that do nothing, no attributes",
+        "layout fixture",
+        1,
+        "openvla/openvla @ c8f03f48, experiments/robot/libero/regenerate_libero_dataset.py",
+    ),
+    Layout(
         "mimicgen_hdf5",
         "simulation",
         "MimicGen: generated demonstrations with datagen_info",
@@ -83,6 +91,8 @@ def layout_of(shared: Mapping[str, Any], own: Mapping[str, Any], demo: h5py.Grou
     env_args = shared.get("env_args")
     if "problem_info" in shared:
         return "libero_hdf5", "data has the attribute problem_info"
+    if {"agentview_rgb", "ee_states"} <= seen and env_args is None:
+        return "libero_replayed_hdf5", "obs has agentview_rgb and ee_states, data has no attributes of LIBERO"
     if {"agentview_rgb", "ee_states"} <= seen:
         return "libero_hdf5", "obs has agentview_rgb and ee_states"
     if isinstance(own.get("ep_meta"), dict) and {"lang", "layout_id"} <= own["ep_meta"].keys():
@@ -102,10 +112,10 @@ def layout_of(shared: Mapping[str, Any], own: Mapping[str, Any], demo: h5py.Grou
 def instruction(layout: str, shared: Mapping[str, Any], own: Mapping[str, Any], path: str) -> str | None:
     """The episode's instruction where its layout has one: LIBERO's `problem_info`, `lang` of `ep_meta`.
 
-    A LIBERO file without `problem_info` (regenerated ones) is named after its task, as LIBERO's own
+    A LIBERO file without `problem_info` (played back ones) is named after its task, as LIBERO's own
     `grab_language_from_filename` reads it.
     """
-    if layout == "libero_hdf5":
+    if layout in ("libero_hdf5", "libero_replayed_hdf5"):
         info = shared.get("problem_info")
         if info is None:
             return _task_of(path)

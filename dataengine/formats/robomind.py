@@ -28,6 +28,8 @@ RAW = hdf5_pictures.RawRows(((720, 1280), (480, 640)), "bgr")
 """Raw pixels in the same field as JPEG: told by their length, in the order of OpenCV's decoder (quick_start.ipynb)."""
 MAX_PROBED = 20
 _RGB, _DEPTH = "observations/rgb_images/", "observations/depth_images/"
+_STREAMS = ("puppet/", "master/", "observations/")
+_LANGUAGE = "language_raw"
 _FRAME = re.compile(r"\w+_(\d{1,9})\.jpg")
 
 
@@ -35,7 +37,7 @@ class RobomindFormat:
     """Trajectories of RoboMIND 1.x: numbers under their own paths, a stream a camera, texts from the shared tables."""
 
     name: ClassVar[str] = "robomind"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "RoboMIND 1.x: success_episodes/<split>/<id>/data/trajectory.hdf5"
     layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(
@@ -95,8 +97,8 @@ class RobomindFormat:
             with hdf5.opened(root, path) as file:
                 attributes, odd = hdf5.attributes(file)
                 arrays, media, unread = _content(file, digest, codec)
+                texts = _own_text(file)
             rows = _rows(arrays, media)
-            texts: dict[str, tuple[str, ...]] = {}
             for name in beside:
                 texts |= _from_table(root, name, path) if name.endswith(".csv") else _annotated(root, name, path, rows)
             described = tuple(root.describe(name) for name in (path, *beside))
@@ -151,6 +153,8 @@ def _content(
             total += hdf5_pictures.claimed(dataset)
             media[camera] = hdf5_pictures.read(camera, dataset, digest, codec, RAW)
             total += len(media[camera].payload)
+        elif name == _LANGUAGE and h5py.check_string_dtype(dataset.dtype) is not None:
+            continue
         elif name.startswith((_RGB, _DEPTH)) or dataset.dtype.kind not in "fiub":
             unread.append(name)
         else:
@@ -163,8 +167,8 @@ def _content(
 
 
 def _rows(arrays: Mapping[str, NDArray[Any]], media: Mapping[str, Media]) -> int:
-    """How many rows there are, the same of every stream."""
-    rows = {name: len(array) for name, array in arrays.items() if array.ndim}
+    """How many rows there are, the same of every stream; `language_distilbert` [1, 1, 768] and the like are none."""
+    rows = {name: len(array) for name, array in arrays.items() if array.ndim and name.startswith(_STREAMS)}
     rows |= {name: stream.frames for name, stream in media.items()}
     if not any(rows.values()):
         raise EpisodeError("empty_episode", f"no rows in {', '.join(rows) or 'it: the file holds no streams'}")
@@ -172,6 +176,22 @@ def _rows(arrays: Mapping[str, NDArray[Any]], media: Mapping[str, Media]) -> int
         told = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
         raise EpisodeError("length_mismatch", f"streams of one trajectory differ in length: {told}")
     return next(iter(rows.values()))
+
+
+def _own_text(file: h5py.File) -> dict[str, tuple[str, ...]]:
+    """`language_raw` and, until a table tells better, `instruction`: the text that releases keep in the file [1]."""
+    dataset = hdf5.member(file, _LANGUAGE)
+    if not isinstance(dataset, h5py.Dataset) or h5py.check_string_dtype(dataset.dtype) is None:
+        return {}
+    hdf5.check(dataset, texts=True)
+    if dataset.size != 1:
+        raise EpisodeError("bad_shape", f"{_LANGUAGE} holds {dataset.size} texts, not one")
+    value = hdf5.values(dataset).reshape(-1)[0]
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise EpisodeError("invalid_utf8", f"{_LANGUAGE} is no text") from None
+    return dict.fromkeys((_LANGUAGE, "instruction"), (text,)) if text.strip() else {}
 
 
 def _from_table(root: SourceRoot, table: str, path: str) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ that OpenCV's encoder took as BGR. `video/` repeats the head camera and is not r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ MAX_PROBED = 20
 MAX_TEXTS = 1000
 CLASSIC, XPOLICYLAB = "robotwin_hdf5", "robotwin_xpolicylab_hdf5"
 _PICTURES = re.compile(r"observation/(\w+)/rgb|vision/(\w+)/colors|(third_view_rgb)")
-_ROWS = ("joint_action/", "endpose/", "state/", "action/")
+_ROWS = re.compile(r"(joint_action|endpose|state|action)/.+|(observation|vision)/\w+/(\w+_cv|cam2world_gl|\w+_matrix)")
 
 
 class RobotwinFormat:
@@ -78,7 +78,9 @@ class RobotwinFormat:
         wanted = options.get("layout")
         if wanted is not None and wanted not in (CLASSIC, XPOLICYLAB):
             raise SpecError(f"the format robotwin has no layout {wanted!r}", fix=f"known: {CLASSIC}, {XPOLICYLAB}")
-        for path in _paths(root, only):
+        paths = _paths(root, only)
+        yield from _lost(root, paths) if only is None else ()
+        for path in paths:
             try:
                 with hdf5.opened(root, path) as file:
                     layout = _layout(file)
@@ -139,6 +141,16 @@ def _texts_of(root: SourceRoot, path: str) -> str | None:
     place = PurePosixPath(path)
     beside = str(place.parent.parent / "instructions" / f"{place.stem}.json")
     return beside if place.parent.name == "data" and root.exists(beside) else None
+
+
+def _lost(root: SourceRoot, found: Sequence[str]) -> Iterator[ScanProblem]:
+    """Episodes whose instructions are there and whose file is not, beside others that have theirs."""
+    folders = {str(PurePosixPath(path).parent) for path in found}
+    for beside in root.glob("**/instructions/episode*.json"):
+        place = PurePosixPath(beside)
+        path = str(place.parent.parent / "data" / f"{place.stem}.hdf5")
+        if path not in (*found, *root.refused) and str(PurePosixPath(path).parent) in folders:
+            yield ScanProblem("episode", path, "missing_file", f"{beside} is there, {path} is not")
 
 
 def _instructions(root: SourceRoot, path: str) -> dict[str, tuple[str, ...]]:
@@ -209,7 +221,7 @@ def _text(dataset: h5py.Dataset) -> str:
 
 def _check(arrays: Mapping[str, NDArray[Any]], media: Mapping[str, Media]) -> None:
     """There are rows, as many of every stream."""
-    rows = {name: len(array) for name, array in arrays.items() if array.ndim and name.startswith(_ROWS)}
+    rows = {name: len(array) for name, array in arrays.items() if array.ndim and _ROWS.fullmatch(name)}
     rows |= {name: stream.frames for name, stream in media.items()}
     if not any(rows.values()):
         raise EpisodeError("empty_episode", f"no rows in {', '.join(rows) or 'it: the file holds no streams'}")

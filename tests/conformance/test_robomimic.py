@@ -7,7 +7,13 @@ from typing import ClassVar
 
 import pytest
 
-from dataengine.fixtures.robomimic_writer import write_libero, write_mimicgen, write_robocasa, write_robomimic
+from dataengine.fixtures.robomimic_writer import (
+    write_libero,
+    write_libero_replayed,
+    write_mimicgen,
+    write_robocasa,
+    write_robomimic,
+)
 from dataengine.testing.formats import FormatConformance
 
 
@@ -70,6 +76,20 @@ class TestLibero(FormatConformance):
     @pytest.fixture
     def sample(self, tmp_path: Path) -> Path:
         write_libero(tmp_path / "sample")
+        return tmp_path / "sample"
+
+
+class TestLiberoReplayed(FormatConformance):
+    """A layout fixture after OpenVLA's regenerate_libero_dataset.py: LIBERO's observations without its attributes."""
+
+    format_name = "robomimic"
+    layout: ClassVar[str] = "libero_replayed_hdf5"
+    options: ClassVar[dict[str, str]] = {"layout": "libero_replayed_hdf5", "rows": "bottom_up", "pictures": "jpeg"}
+    trials = 8
+
+    @pytest.fixture
+    def sample(self, tmp_path: Path) -> Path:
+        write_libero_replayed(tmp_path / "sample")
         return tmp_path / "sample"
 
 

@@ -84,6 +84,7 @@ WRITTEN: dict[str, str] = {
     "interndata_n1_ce": "dataengine.fixtures.interndata_writer:write_interndata_ce",
     "interndata_n1_pe": "dataengine.fixtures.interndata_writer:write_interndata_pe",
     "libero": "dataengine.fixtures.robomimic_writer:write_libero",
+    "libero_no_noops": "dataengine.fixtures.robomimic_writer:write_libero_replayed",
     "maniskill_pick_cube": "dataengine.fixtures.maniskill_writer:write_maniskill",
     "maniskill_pick_cube_joint": "dataengine.fixtures.maniskill_writer:write_maniskill_joint",
     "mimicgen": "dataengine.fixtures.robomimic_writer:write_mimicgen",

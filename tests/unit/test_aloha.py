@@ -279,3 +279,31 @@ def test_a_missing_camera_drops_the_episode(mobile: Path) -> None:
     with pytest.raises(EpisodeError) as error:
         converted(mobile, "mobile_aloha")
     assert error.value.reason == "missing_stream"
+
+
+def test_depth_in_a_group_of_its_own_is_not_read_as_numbers(sim: Path) -> None:
+    """AgileX's recorder writes depth [T, H, W] uint16 below `observations/images_depth`."""
+
+    def more(file: h5py.File) -> None:
+        file["observations/images_depth/top"] = np.zeros((ROWS, 16, 24), np.uint16)
+
+    change(sim, more)
+    raw = read(sim)
+    assert raw.attributes["unread"] == ["observations/images_depth/top"]
+    assert "observations/images_depth/top" not in raw.arrays
+
+
+def test_raw_pixels_beside_base_action_are_not_taken_as_bgr(sim: Path) -> None:
+    """AgileX's recorder writes `base_action` and raw RGB pixels: the converter of encoded BGR rows must not take it."""
+    change(sim, lambda file: file.__setitem__("base_action", np.zeros((ROWS, 2))))
+    first, _ = scan(sim, layout="mobile_aloha_hdf5")
+    assert isinstance(first, ScanProblem)
+    assert first.reason == "other_layout"
+    assert all(isinstance(entry, EpisodeRef) for entry in scan(sim, layout="aloha_hdf5"))
+
+
+def test_data_sets_that_are_no_streams_may_have_any_length(sim: Path) -> None:
+    change(sim, lambda file: file.__setitem__("camera_matrix", np.eye(3)))
+    assert read(sim).arrays["camera_matrix"].shape == (3, 3)
+    change(sim, lambda file: file.__setitem__("observations/touch", np.zeros((ROWS - 1, 2))))
+    assert reason(sim) == "length_mismatch"

@@ -147,6 +147,9 @@ def _annotation(**more):
     ("kind", "change", "reason"),
     [
         ("instances", _annotation(bbox=[1, 2, -3, 4]), "bad_value"),
+        ("instances", _annotation(bbox=[9000, 2, 3, 4]), "bad_value"),
+        ("instances", _annotation(bbox=[1, 1e30, 3, 4]), "bad_value"),
+        ("instances", _annotation(bbox=[-9, 2, 3, 4]), "bad_value"),
         ("instances", _annotation(bbox=[1, 2, 3]), "bad_shape"),
         ("instances", _annotation(bbox=["1", 2, 3, 4]), "bad_type"),
         ("instances", _annotation(bbox=[1e999, 2, 3, 4]), "json_nan"),

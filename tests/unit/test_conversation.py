@@ -227,7 +227,7 @@ def turns(*values):
         ({"conversations": [{"from": "human", "value": ""}]}, "empty_message"),
         ({"conversations": [{"from": "human", "value": "a"}]}, "missing_answer"),
         ({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}, "missing_answer"),
-        ({"conversations": turns("a", "<image>"), "image": "a.jpg"}, "bad_role"),
+        ({"conversations": turns("a", "<image>"), "image": "a.jpg"}, "unsupported_media"),
         ({"conversations": turns("a", "")}, "empty_message"),
         ({"conversations": turns("a", "b"), "system_prompt": 4}, "bad_type"),
         ({"conversations": turns("a", "b"), "image": "b.jpg"}, "placeholder_mismatch"),

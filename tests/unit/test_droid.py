@@ -174,3 +174,37 @@ def test_a_neighbour_changes_nothing(folder):
     root = SourceRoot(Path(folder))
     refs = {ref.upstream_id: ref for ref in get_format("droid").scan(root, None, {})}
     assert get_format("droid").read(root, refs[droid_writer.UUIDS[0]]).raw_digest == before
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"trajectory_length": 8}, "length_mismatch"),
+        ({"uuid": droid_writer.UUIDS[1]}, "bad_value"),
+        ({"ext1_cam_serial": "24259877", "ext2_cam_serial": "20521388"}, "bad_value"),
+    ],
+)
+def test_metadata_that_contradict_the_trajectory_are_refused(folder, told, code):
+    (path,) = (folder / FIRST).glob("metadata_*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    assert reason(folder) == code
+
+
+def test_an_episode_without_its_trajectory_is_told(folder):
+    (folder / FIRST / "trajectory.h5").unlink()
+    (problem,) = scan(folder)
+    assert isinstance(problem, ScanProblem)
+    assert (problem.upstream_id, problem.reason) == (FIRST, "missing_file")
+
+
+def test_a_broken_video_is_told_by_its_name(folder):
+    path = folder / FIRST / "recordings/MP4/20521388.mp4"
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(BadInput, match=r"20521388\.mp4") as caught:
+        read(folder)
+    assert caught.value.reason == "video_unreadable"
+
+
+def test_texts_in_the_trajectory_are_named_as_unread(folder):
+    change(folder, lambda file: file.__setitem__("observation/lang_fixed/language_raw", ["put it"] * 9))
+    assert "observation/lang_fixed/language_raw" in read(folder).attributes["unread"]

@@ -168,6 +168,25 @@ def test_rows_that_are_none(tmp_path, change, reason):
     assert names(found) == ["R2R_train/2_0"]
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"heading": 170.0}, "bad_value"),
+        ({"heading": -1e9}, "bad_value"),
+        ({"heading": "3"}, "bad_type"),
+        ({"instructions": [" \n"]}, "missing_stream"),
+    ],
+)
+def test_a_heading_in_degrees_and_a_blank_instruction_are_told(tmp_path, change, reason):
+    rows = [writer.path("s", 1, ["Go."]) | change, writer.path("s", 2, ["Go."]) | {"heading": 6.283}]
+    writer.write_json(tmp_path / "R2R_train.json", rows)
+    bad, good = scan(tmp_path, graphs="ignored")
+    with pytest.raises(EpisodeError) as caught:
+        get_format("r2r_discrete").read(SourceRoot(tmp_path), bad)
+    assert caught.value.reason == reason
+    assert get_format("r2r_discrete").read(SourceRoot(tmp_path), good).arrays["heading"].tolist() == [6.283]
+
+
 def test_a_first_row_that_is_none_costs_no_other(tmp_path):
     rows = [writer.path("s", number, ["Go.", "Walk."]) for number in (1, 2)]
     writer.write_json(tmp_path / "R2R_train.json", [{key: rows[0][key] for key in rows[0] if key != "scan"}, rows[1]])

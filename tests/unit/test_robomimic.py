@@ -196,7 +196,7 @@ def _inflates(file: h5py.File) -> None:
 
 
 def _objects(file: h5py.File) -> None:
-    file["data/demo_1"].create_dataset("notes", data=["a", "bb"], dtype=h5py.string_dtype())
+    file["data/demo_1"].create_dataset("notes", (2,), h5py.vlen_dtype(np.float32))
 
 
 def _compound(file: h5py.File) -> None:

@@ -27,16 +27,24 @@ from dataengine.storage import SourceRoot
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "robomimic_hdf5": writer.write_robomimic,
     "libero_hdf5": writer.write_libero,
+    "libero_replayed_hdf5": writer.write_libero_replayed,
     "mimicgen_hdf5": writer.write_mimicgen,
     "robocasa_hdf5": writer.write_robocasa,
 }
 CONVERTERS = {
     "robomimic_hdf5": "robomimic_can",
     "libero_hdf5": "libero",
+    "libero_replayed_hdf5": "libero_no_noops",
     "mimicgen_hdf5": "mimicgen",
     "robocasa_hdf5": "robocasa",
 }
-FIRST_SEED = {"robomimic_hdf5": 0, "libero_hdf5": 20, "mimicgen_hdf5": 40, "robocasa_hdf5": 60}
+FIRST_SEED = {
+    "robomimic_hdf5": 0,
+    "libero_hdf5": 20,
+    "libero_replayed_hdf5": 30,
+    "mimicgen_hdf5": 40,
+    "robocasa_hdf5": 60,
+}
 ROWS = 6
 
 
@@ -212,7 +220,7 @@ def test_a_libero_file_without_attributes_is_named_after_its_task(tmp_path: Path
         for attribute in list(file["data"].attrs):
             del file["data"].attrs[attribute]
     path.rename(path.with_name(name))
-    assert read(tmp_path, layout="libero_hdf5").texts == ({} if text is None else {"instruction": (text,)})
+    assert read(tmp_path, layout="libero_replayed_hdf5").texts == ({} if text is None else {"instruction": (text,)})
 
 
 def test_robocasas_text_is_of_the_demonstration(tmp_path: Path) -> None:
@@ -339,3 +347,61 @@ class TestIsaacLab:
         raw = read(folder)
         assert raw.attributes["demo"]["success"] is True
         assert "total" not in raw.attributes
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "code"),
+    [
+        ("obs/ee_pos", ROWS - 1, "length_mismatch"),
+        ("obs/ee_states", ROWS + 1, "length_mismatch"),
+        ("states", ROWS - 1, "length_mismatch"),
+        ("robot_states", ROWS + 1, "length_mismatch"),
+        ("rewards", ROWS - 2, "length_mismatch"),
+        ("obs/eye_in_hand_rgb", ROWS + 1, "frame_count_mismatch"),
+    ],
+)
+def test_a_stream_of_another_length_is_refused_though_no_converter_reads_it(
+    tmp_path: Path, name: str, rows: int, code: str
+) -> None:
+    with h5py.File(writer.write_libero(tmp_path), "r+") as file:
+        values = np.resize(file[f"data/demo_0/{name}"][()], (rows, *file[f"data/demo_0/{name}"].shape[1:]))
+        del file[f"data/demo_0/{name}"]
+        file[f"data/demo_0/{name}"] = values
+    with pytest.raises(EpisodeError, match=name) as error:
+        read(tmp_path)
+    assert error.value.reason == code
+
+
+def test_one_more_moment_of_every_observation_is_no_defect(tmp_path: Path) -> None:
+    with h5py.File(writer.write_libero(tmp_path), "r+") as file:
+        group = file["data/demo_0"]
+        for name in ["states", *(f"obs/{name}" for name in group["obs"])]:
+            values = group[name][()]
+            del group[name]
+            group[name] = np.concatenate([values, values[-1:]])
+    assert len(read(tmp_path).arrays["obs/ee_pos"]) == ROWS + 1
+
+
+def test_texts_beside_the_numbers_are_named_as_unread(tmp_path: Path) -> None:
+    with h5py.File(writer.write_libero(tmp_path), "r+") as file:
+        file["data/demo_0/obs/note"] = "by hand"
+        file["data/demo_0/tags"] = np.array([b"a", b"bc"])
+    assert read(tmp_path).attributes["unread"] == ["obs/note", "tags"]
+
+
+def test_a_broken_attribute_is_told_by_its_name(tmp_path: Path) -> None:
+    with h5py.File(writer.write_libero(tmp_path), "r+") as file:
+        file["data"].attrs["problem_info"] = '{"language_instruction": '
+    (problem,) = [entry for entry in scan(tmp_path, layout="libero_hdf5") if isinstance(entry, ScanProblem)]
+    assert problem.reason == "json_invalid"
+    assert "attribute problem_info" in problem.what
+
+
+def test_fewer_joints_than_the_card_names_are_refused(tmp_path: Path) -> None:
+    with h5py.File(writer.write_libero(tmp_path), "r+") as file:
+        joints = file["data/demo_0/obs/joint_states"][()]
+        del file["data/demo_0/obs/joint_states"]
+        file["data/demo_0/obs/joint_states"] = joints[:, :6]
+    with pytest.raises(EpisodeError, match="panda_libero has 7 joints") as error:
+        converted(tmp_path, "libero")
+    assert error.value.reason == "wrong_dimension"

@@ -213,3 +213,29 @@ def test_another_tasks_text_changes_no_digest(franka: Path) -> None:
     assert read(franka).raw_digest == before
     table.write_text(table.read_text().replace(writer.TEXT, "put it in"))
     assert read(franka).raw_digest != before
+
+
+def _language(file: h5py.File) -> None:
+    file["language_raw"] = np.array([b"put the bread away"], h5py.string_dtype())
+    file["language_distilbert"] = np.zeros((1, 1, 768), np.float32)
+
+
+def test_language_in_the_file_itself_is_read_and_no_stream_of_rows(franka: Path) -> None:
+    """Releases keep `language_raw` [1] and its embedding `language_distilbert` [1, 1, 768] in the trajectory."""
+    change(franka, _language)
+    raw = read(franka)
+    assert raw.texts["language_raw"] == ("put the bread away",)
+    assert raw.texts["instruction"] == (writer.TEXT,)  # the table's
+    assert raw.arrays["language_distilbert"].shape == (1, 1, 768)
+    next(franka.rglob("*.csv")).unlink()
+    assert read(franka).texts["instruction"] == ("put the bread away",)
+
+
+def test_language_that_is_no_single_text_is_refused(franka: Path) -> None:
+    change(franka, lambda file: file.__setitem__("language_raw", np.array([b"one", b"two"])))
+    assert reason(franka) == "bad_shape"
+
+
+def test_language_that_is_no_utf8_is_refused(franka: Path) -> None:
+    change(franka, lambda file: file.__setitem__("language_raw", np.array([b"caf\xe9"])))
+    assert reason(franka) == "invalid_utf8"

@@ -240,3 +240,22 @@ def test_a_text_changes_the_digest_a_neighbour_does_not(classic: Path) -> None:
     assert read(classic).raw_digest == before
     next(classic.rglob("instructions/episode0.json")).write_text('{"seen": ["other"], "unseen": []}')
     assert read(classic).raw_digest != before
+
+
+def test_an_episode_of_which_only_the_instructions_are_left_is_told(classic: Path) -> None:
+    lost = next(classic.rglob("episode0.hdf5"))
+    lost.unlink()
+    problem, other = scan(classic)
+    assert isinstance(problem, ScanProblem)
+    assert (problem.upstream_id, problem.reason) == (str(lost.relative_to(classic)), "missing_file")
+    assert isinstance(other, EpisodeRef)
+
+
+def test_cameras_have_a_pose_for_every_row(classic: Path) -> None:
+    def edit(file: h5py.File) -> None:
+        poses = file["observation/head_camera/extrinsic_cv"][()]
+        del file["observation/head_camera/extrinsic_cv"]
+        file["observation/head_camera/extrinsic_cv"] = poses[:-1]
+
+    change(classic, edit)
+    assert reason(classic) == "length_mismatch"

@@ -41,7 +41,8 @@ def made(time: Mapping[str, Any], **parts: Any) -> Conversion:
         "name": "made_up", "version": 1, "family": "robot", "source": SOURCE, "format": {"name": "robomimic"},
         "embodiment": "panda_droid", "control_mode": "joint_position", "time": {**time, "evidence": "x"}, **parts,
     }  # fmt: skip
-    return Conversion.of(Converter.parse(document, "here"), load_card("panda_droid"))
+    card = load_card("panda_droid").model_copy(update={"joints": {}})  # one number stands for the arm here
+    return Conversion.of(Converter.parse(document, "here"), card)
 
 
 def raw(arrays: Mapping[str, Any], **parts: Any) -> RawEpisode:
