@@ -196,9 +196,7 @@ def _check_answers(messages: Sequence[Message], key: str) -> None:
         raise EpisodeError("missing_answer", f"`{key}` holds no turn of the assistant: nothing to learn from")
     for message in answers:
         if any(part["type"] != "text" for part in message.content):
-            raise EpisodeError(
-                "unsupported_media", f"`{key}` shows a picture in an answer: answers are texts"
-            )
+            raise EpisodeError("unsupported_media", f"`{key}` shows a picture in an answer: answers are texts")
 
 
 def _typed(builder: _Builder, item: Any, where: str) -> list[dict[str, str]]:
