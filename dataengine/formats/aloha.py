@@ -119,7 +119,7 @@ class AlohaFormat:
 def _paths(root: SourceRoot, only: str | None) -> list[str]:
     if only is not None:
         return [only] if PurePosixPath(only).suffix.lower() in SUFFIXES else []
-    return files.natural(path for suffix in SUFFIXES for path in root.glob(f"**/*{suffix}"))
+    return files.natural(files.ending(root, SUFFIXES))
 
 
 def _missing(file: h5py.File) -> list[str]:

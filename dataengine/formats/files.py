@@ -135,6 +135,15 @@ def natural(names: Iterable[str]) -> list[str]:
     return sorted(names, key=natural_key)
 
 
+def ending(root: SourceRoot, suffixes: Sequence[str]) -> list[str]:
+    """Paths of the files anywhere below the root with one of the suffixes, in capitals or not, sorted."""
+    found: set[str] = set()
+    for suffix in suffixes:
+        either = "".join(f"[{sign.lower()}{sign.upper()}]" if sign.isalpha() else sign for sign in suffix)
+        found.update(root.glob(f"**/*{either}"))
+    return sorted(found)
+
+
 def numbered(root: SourceRoot, folder: str, suffixes: Sequence[str]) -> list[str]:
     """Paths of the files directly in `folder` (`""`: the root) with one of the suffixes, in natural order.
 

@@ -202,7 +202,7 @@ def _text(value: Any, name: str) -> str:
 def _paths(root: SourceRoot, only: str | None) -> list[str]:
     if only is not None:
         return [only] if PurePosixPath(only).suffix.lower() in SUFFIXES else []
-    return files.natural([path for suffix in SUFFIXES for path in root.glob(f"**/*{suffix}")])
+    return files.natural(files.ending(root, SUFFIXES))
 
 
 def _groups(node: hdf5.Node) -> dict[str, hdf5.Node]:

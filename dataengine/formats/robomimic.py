@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dataengine.documents import load_json, sha256_bytes
 from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
-from dataengine.formats import fields, hdf5, pictures
+from dataengine.formats import fields, files, hdf5, pictures
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
 from dataengine.formats.robomimic_layouts import LAYOUTS, NAMES, instruction, layout_of
 from dataengine.storage import SourceRoot
@@ -174,7 +174,7 @@ def _environment(file: h5py.File, path: str) -> str | None:
 def _files(root: SourceRoot, only: str | None) -> list[str]:
     if only is not None:
         return [only] if PurePosixPath(only).suffix.lower() in SUFFIXES else []
-    return sorted(path for suffix in SUFFIXES for path in root.glob(f"**/*{suffix}"))
+    return files.ending(root, SUFFIXES)
 
 
 def _demos(file: h5py.File) -> list[str]:

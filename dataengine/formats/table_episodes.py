@@ -135,8 +135,9 @@ def _paths(root: SourceRoot, only: str | None, wanted: Sequence[str]) -> list[st
     suffixes = (*DELIMITERS, PARQUET)
     if only is not None:
         return [only] if PurePosixPath(only).suffix.lower() in suffixes else []
-    patterns = wanted or [f"**/*{suffix}" for suffix in suffixes]
-    return files.natural({path for pattern in patterns for path in root.glob(pattern)})
+    if not wanted:
+        return files.natural(files.ending(root, suffixes))
+    return files.natural({path for pattern in wanted for path in root.glob(pattern)})
 
 
 def _groups(given: Any) -> dict[str, list[str]]:

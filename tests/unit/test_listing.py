@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataengine import api
 from dataengine.errors import FormatError
+from dataengine.fixtures.hdf5_log_writer import write_arm
+from dataengine.fixtures.table_log_writer import write_csv_log
+from dataengine.formats.files import ending
 from dataengine.storage import SourceRoot
 from dataengine.storage.listing import Listing, translated, walk
 
@@ -116,3 +120,23 @@ def test_a_pattern_is_translated_part_by_part() -> None:
     assert translated("**/a[[]b].*").fullmatch("x/y/a[b].json")
     assert not translated("a*").fullmatch("a/b")
     assert not re.fullmatch(translated("a[!b]c"), "a/c")
+
+
+def test_suffixes_in_capitals_are_found(tmp_path: Path) -> None:
+    for name in ("a.hdf5", "b.HDF5", "c/d.Hdf5", "e.h5", "f.hdf5x", "hdf5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert ending(SourceRoot(tmp_path), (".hdf5", ".h5")) == ["a.hdf5", "b.HDF5", "c/d.Hdf5", "e.h5"]
+
+
+@pytest.mark.parametrize(("suffix", "reader"), [(".h5", "hdf5_episodes"), (".csv", "table_episodes")])
+def test_a_log_in_capitals_is_read(tmp_path: Path, suffix: str, reader: str) -> None:
+    if suffix == ".h5":
+        write_arm(tmp_path)
+    else:
+        write_csv_log(tmp_path)
+    before = api.inspect(tmp_path, format_name=reader)
+    one = next(tmp_path.glob(f"*{suffix}"))
+    one.rename(one.with_suffix(suffix.upper()))
+    after = api.inspect(tmp_path, format_name=reader)
+    assert (after.found, after.read) == (before.found, before.read) == (2, 2)
