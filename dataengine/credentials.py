@@ -14,7 +14,8 @@ from dataengine.errors import SpecError
 
 MIN_SECRET = 8
 HIDDEN = "***"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s\"'<>`]+")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,63}:/{1,2}[^\s\"'<>`]+")
+"""A scheme ends somewhere: without a bound, a long word costs the square of its length."""
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]+:/)")
 _PARTS = re.compile(r"([^:]+:/{1,2})([^/?#]*)([^?#]*)(.*)", re.DOTALL)
 _NAME = re.compile(

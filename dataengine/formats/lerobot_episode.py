@@ -14,6 +14,7 @@ from dataengine.errors import BadInput, EpisodeError
 from dataengine.formats.lerobot_meta import Info, load_tasks
 from dataengine.formats.lerobot_rows import Rows
 from dataengine.storage import SourceRoot
+from dataengine.transforms.language import check_text
 
 
 def check_owner(rows: Rows, place: Mapping[str, Any]) -> None:
@@ -82,6 +83,7 @@ def add_tasks(
         rows.texts[name] = tuple(tasks[index] for index in wanted)
     other = sorted(set(rows.texts.get("task", ())) - set(listed)) if listed is not None else []
     if other:
+        check_text(other[0], f"a task in {info.tasks_file}")
         told = ", ".join(repr(text) for text in list(listed or ())[:3]) or "none"
         raise EpisodeError("task_mismatch", f"rows are of the task {other[0]!r}, the listing gives the episode {told}")
 

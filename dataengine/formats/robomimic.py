@@ -227,7 +227,7 @@ def _stored(group: h5py.Group) -> tuple[dict[str, h5py.Dataset], list[str]]:
     stored: dict[str, h5py.Dataset] = {}
     unread, total = [], 0
     for name, dataset in hdf5.datasets(group):
-        if h5py.check_string_dtype(dataset.dtype) is not None:
+        if h5py.check_string_dtype(dataset.dtype) is not None and name != "actions":
             unread.append(name)
             continue
         total += hdf5.check(dataset)
