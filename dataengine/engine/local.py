@@ -18,7 +18,7 @@ from dataengine.errors import SpecError
 
 MAX_ATTEMPTS = 3
 AHEAD = 2
-WORTH_S, LOOK_S = 3.0, 0.5
+WORTH_S, LOOK_S = 5.0, 0.5
 """Another worker pays where the rest of the work takes longer than this, by the pace of half a second or more: it costs
 a second and 100 MB to start."""
 
