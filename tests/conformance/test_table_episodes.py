@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from dataengine.fixtures.table_log_writer import write_csv_log, write_parquet_log
+from dataengine.fixtures.table_log_writer import write_csv_log, write_csv_table, write_parquet_log
 from dataengine.testing.formats import FormatConformance
 
 
@@ -29,3 +29,14 @@ class TestParquet(FormatConformance):
     @pytest.fixture
     def sample(self, tmp_path: Path) -> Path:
         return write_parquet_log(tmp_path / "sample")
+
+
+class TestManyInOne(FormatConformance):
+    format_name = "table_episodes"
+    layout: ClassVar[str] = "csv_log"
+    options: ClassVar[dict[str, Any]] = {"episodes": "episode_index", "videos": {"video": "video/{episode}.mp4"}}
+    trials = 10
+
+    @pytest.fixture
+    def sample(self, tmp_path: Path) -> Path:
+        return write_csv_table(tmp_path / "sample")

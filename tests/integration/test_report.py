@@ -137,6 +137,10 @@ def table(seen: Page, caption: str) -> list[dict[str, str]]:
     )
 
 
+DRAWN = """() => [...document.querySelectorAll("#mixture .canvas")].every((canvas) => canvas.hasChildNodes())"""
+"""Charts are drawn once they come near the screen, and move what is below them: a click then misses it."""
+
+
 def figure(text: str) -> int:
     return int(text.replace(",", ""))
 
@@ -189,7 +193,10 @@ def test_composition_is_offered_by_every_part(opened: Open, shown: Path, truth: 
         assert of.locator("option").all_inner_texts() == ["samples", "episodes kept", "steps kept", "hours kept"]
         for name in by.locator("option").all_inner_texts():
             by.select_option(name)
-            seen.page.locator("#mixture details").last.locator("summary").click()
+            numbers = seen.page.locator("#mixture details").last.locator("summary")
+            numbers.scroll_into_view_if_needed()
+            seen.page.wait_for_function(DRAWN)
+            numbers.click()
             seen.page.locator("#mixture details table").wait_for()
             listed = {row[name]: figure(row["samples"]) for row in table(seen.page, f"By {name}, samples")}
             assert sum(listed.values()) == truth["samples"]

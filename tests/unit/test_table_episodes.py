@@ -12,8 +12,9 @@ import pytest
 from dataengine import video
 from dataengine.convert import Conversion, convert
 from dataengine.errors import BadInput, SpecError
-from dataengine.fixtures.table_log_writer import TASKS, motion, write_csv_log, write_parquet_log
+from dataengine.fixtures.table_log_writer import TASKS, motion, write_csv_log, write_csv_table, write_parquet_log
 from dataengine.formats.base import EpisodeRef, ScanProblem, get_format
+from dataengine.formats.table_columns import side_by_side
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
 
@@ -144,3 +145,73 @@ def test_groups_and_videos_must_be_there(tmp_path):
 def test_other_tables_are_not_claimed(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
     assert FORMAT.detect(SourceRoot(tmp_path), None) is None
+
+
+def test_many_episodes_in_one_table(tmp_path):
+    """Each has its own rows and video; a table read as one that says it holds several is refused."""
+    write_csv_table(tmp_path)
+    options = {"episodes": "episode_index", "videos": {"video": "video/{episode}.mp4"}, "groups": {"q": ["q_0", "q_1"]}}
+    found = list(FORMAT.scan(SourceRoot(tmp_path), None, options))
+    assert [entry.upstream_id for entry in found] == ["all.csv#0", "all.csv#1", "all.csv#2"]
+    assert found[1].files == ("all.csv", "video/1.mp4")
+    joints, _, times = motion(1, 10)
+    episode = read(tmp_path, 1, **options)
+    assert np.array_equal(episode.arrays["q"], joints[:, :2])
+    assert np.array_equal(episode.arrays["timestamp"], times)
+    assert (set(episode.arrays["episode_index"].tolist()), episode.texts) == ({1}, {"task": (TASKS[1],) * 10})
+    assert reason(tmp_path) == "several_episodes"
+    assert len(read(tmp_path, leave_out=["episode_index"]).arrays["timestamp"]) == 30
+    (tmp_path / "video/1.mp4").unlink()
+    left = list(FORMAT.scan(SourceRoot(tmp_path), None, options))
+    assert [getattr(entry, "reason", None) for entry in left] == [None, "missing_media", None]
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options == {
+        "episodes": "episode_index",
+        "groups": {name: [f"{name}_{joint}" for joint in range(6)] for name in ("q", "cmd")},
+    }
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".PARQUET"])
+def test_rows_that_lie_apart_or_have_no_episode(tmp_path, suffix):
+    values = ["a", "a", "b", None, "b", "c", "", "d", "d"]
+    table = pa.table({"trial": values, "t": np.arange(9.0), "x": np.arange(9)})
+    if suffix == ".csv":
+        rows = [f"{value or ''},{row}.0,{row}" for row, value in enumerate(values)]
+        (tmp_path / "all.csv").write_text("trial,t,x\n" + "\n".join(rows) + "\n")
+    else:
+        pq.write_table(table, tmp_path / f"all{suffix}")
+    found = {entry.upstream_id: entry for entry in FORMAT.scan(SourceRoot(tmp_path), None, {"episodes": "trial"})}
+    told = {name.partition("#")[2]: getattr(entry, "reason", None) for name, entry in found.items()}
+    assert told == {"a": None, "b": "split_episode", "": "missing_value", "c": None, "d": None}
+    last = FORMAT.read(SourceRoot(tmp_path), found[f"all{suffix}#d"])
+    assert last.arrays["x"].tolist() == [7, 8]
+    problems = list(FORMAT.scan(SourceRoot(tmp_path), None, {"episodes": "demo"}))
+    assert [(entry.unit, entry.reason) for entry in problems] == [("file", "missing_column")]
+    with pytest.raises(SpecError):
+        list(FORMAT.scan(SourceRoot(tmp_path), None, {"episodes": ["trial"]}))
+
+
+def test_names_that_say_what_belongs_together():
+    names = [
+        "joint1",
+        "joint2",
+        "joint10",
+        "q[1]",
+        "q[0]",
+        "p.z",
+        "p.x",
+        "p.y",
+        "r_w",
+        "r_x",
+        "r_y",
+        "r_z",
+        "f_x",
+        "v0",
+    ]
+    assert side_by_side(names) == {
+        "q": ["q[0]", "q[1]"],
+        "p": ["p.x", "p.y", "p.z"],
+        "r": ["r_x", "r_y", "r_z", "r_w"],
+    }
+    assert side_by_side(["a_1", "a_2", "a_3", "a"]) == {}

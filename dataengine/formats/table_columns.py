@@ -1,0 +1,113 @@
+"""What a column of a table becomes: numbers, truth values or texts, by itself or side by side with others.
+
+A helper of `table_episodes`, not a format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataengine.errors import EpisodeError
+
+_NUMBERED = re.compile(r"(.*?)[_.\[ ]?(\d{1,3})\]?")
+_AXIS = re.compile(r"(.+)[_.]([xyzw])")
+_WORDS = {"true": True, "false": False}
+Column = NDArray[Any] | tuple[str, ...]
+
+
+def of_cells(cells: Sequence[str]) -> Column:
+    """Cells as numbers, truth values or texts: the first of these that fits them all."""
+    stripped = [cell.strip() for cell in cells]
+    told = [cell for cell in stripped if cell]
+    if told and all(cell.lower() in _WORDS for cell in stripped):
+        return np.array([_WORDS[cell.lower()] for cell in stripped])
+    try:
+        if told and len(told) == len(stripped) and all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in told):
+            return np.array([int(cell) for cell in told], np.int64)
+        if told and not any("_" in cell for cell in told):
+            return np.array([float(cell) if cell else np.nan for cell in stripped], np.float64)
+    except ValueError:
+        pass
+    return tuple(cells)
+
+
+def of_arrow(column: pa.Array, where: str) -> Column | None:
+    """A column as an array [T] or [T, k], or texts; None for a type that is neither."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return tuple(text or "" for text in column.to_pylist())
+    if pa.types.is_timestamp(kind):
+        column, kind = column.cast(pa.timestamp("ns")).cast(pa.int64()), pa.int64()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = kind.value_type
+        if not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
+            return None
+        rows = column.to_pylist()
+        widths = {None if row is None else len(row) for row in rows}
+        if len(widths) > 1 or None in widths:
+            raise EpisodeError("bad_shape", f"{where} holds lists of several lengths, or none in a row")
+        if any(value is None for row in rows for value in row):
+            raise EpisodeError("bad_value", f"{where} holds a list with an empty place")
+        return np.array(rows, inner.to_pandas_dtype()).reshape(len(rows), *widths)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        return None
+    if column.null_count and not pa.types.is_floating(kind):
+        column = column.cast(pa.float64())
+    return np.array(column.to_numpy(zero_copy_only=False))
+
+
+def grouped(columns: Mapping[str, Column], groups: Mapping[str, Sequence[str]]) -> dict[str, NDArray[Any]]:
+    """Arrays by name, the columns of a group side by side under its name and no longer by themselves."""
+    taken: set[str] = set()
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, members in groups.items():
+        parts = []
+        for member in members:
+            part = columns.get(member)
+            if part is None:
+                raise EpisodeError("missing_column", f"there is no column {member!r} (for the group {name})")
+            if isinstance(part, tuple) or part.ndim != 1:
+                raise EpisodeError("bad_type", f"the column {member!r} (for the group {name}) holds no single numbers")
+            parts.append(part)
+        taken |= set(members)
+        arrays[name] = np.stack(parts, axis=1)
+    for name, column in columns.items():
+        if name in taken or isinstance(column, tuple):
+            continue
+        if name in arrays:
+            raise EpisodeError("duplicate_stream", f"{name} is a column and a group")
+        arrays[name] = column
+    return arrays
+
+
+def side_by_side(names: Sequence[str]) -> dict[str, list[str]]:
+    """Columns called as parts of one array, `q_0, q_1, ...` (from 0 or 1 on) or `p_x, p_y, p_z`, in that order.
+
+    Names alone say so: a proposal for the option `groups`, not what a table holds.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        told = _NUMBERED.fullmatch(name) or _AXIS.fullmatch(name)
+        if told is not None and told[1]:
+            found.setdefault(told[1].rstrip("_. "), {})[told[2]] = name
+    made = {}
+    for group, parts in found.items():
+        counts = [str(number) for number in range(len(parts))]
+        shifted = [str(number + 1) for number in range(len(parts))]
+        for keys in (counts, shifted, ["x", "y", "z"], ["x", "y", "z", "w"]):
+            if set(parts) == set(keys) and len(parts) > 1 and group not in names:
+                made[group] = [parts[key] for key in keys]
+    return made
+
+
+def missing(column: Column) -> int:
+    """Empty cells of a column."""
+    if isinstance(column, tuple):
+        return sum(not text for text in column)
+    return int(np.isnan(column).sum()) if column.dtype.kind == "f" else 0
