@@ -6,6 +6,7 @@ Demuxers stop at a cut without a word, so a container's own sizes are held again
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from dataengine.errors import EpisodeError
@@ -92,3 +93,41 @@ def has_moov(file: BinaryIO) -> bool:
             return False
         at += size
     return False
+
+
+_IDENTITY = bytes.fromhex("00010000" + "00000000" * 2 + "00010000")
+_INSIDE = (b"moov", b"trak")
+_MATRIX = {b"mvhd": {0: 36, 1: 48}, b"tkhd": {0: 40, 1: 52}}
+"""Where the matrix of a movie and of a track lies behind the box's head, by the box's version (ISO/IEC 14496-12)."""
+
+
+def may_be_turned(file: BinaryIO, container: str) -> bool:
+    """Whether the container has something to say on how pictures are turned before they are shown.
+
+    MP4: a matrix other than the identity; Matroska: an element Projection (RFC 9559), or the like of its id.
+    """
+    file.seek(0)
+    if container != "mp4":
+        return container == "matroska" and b"\x76\x70" in file.read(1 << 16)
+    return any(matrix != _IDENTITY for matrix in _matrices(file, 0, file.seek(0, io.SEEK_END)))
+
+
+def _matrices(file: BinaryIO, at: int, end: int) -> Iterator[bytes]:
+    """The first two rows (without their last value) of each matrix in an MP4's index."""
+    while at + 8 <= end:
+        file.seek(at)
+        head = file.read(16)
+        size, body = int.from_bytes(head[:4], "big"), 8
+        if size == 1:
+            size, body = int.from_bytes(head[8:16], "big"), 16
+        size = size or end - at
+        if size < body:
+            return
+        if head[4:8] in _INSIDE:
+            yield from _matrices(file, at + body, min(end, at + size))
+        elif head[4:8] in _MATRIX:
+            file.seek(at + body)
+            inner = file.read(72)
+            start = _MATRIX[head[4:8]].get(inner[0] if inner else 0, 40)
+            yield inner[start : start + 8] + inner[start + 12 : start + 20]
+        at += size

@@ -1,7 +1,8 @@
 """The one door to PyAV: indexing packets, cutting an episode out by remux, decoding chosen frames.
 
 Containers are opened from file objects with a demuxer forced from the sniffed magic and every protocol refused, so
-a playlist named `.mp4` opens nothing. Frames are numbered in presentation order. PyAV's errors for broken input are
+a playlist named `.mp4` opens nothing. Frames come as players show them: turned as the container says (phones), without
+those that its edit list hides. They are numbered in presentation order. PyAV's errors for broken input are
 varied (InvalidData, IndexError, EOFError, MemoryError, decoder not found), so this door catches all of them.
 """
 
@@ -19,6 +20,7 @@ import av
 import av.logging
 import numpy as np
 from av.container import InputContainer, OutputContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -59,7 +61,8 @@ class VideoIndex:
     `pts` [n] sorted presentation times in `time_base` of the frames that are shown; `order` [m] the packets' pts in
     decode order, with those of frames that the container's edit list hides (m >= n: a clip that was trimmed without
     encoding it again starts before its first picture); `keyframes` the pts of keyframes in decode order; `rate` the
-    container's average frame rate.
+    container's average frame rate; `turns` the quarter turns counterclockwise that a coded picture is shown with;
+    `height` and `width` as shown.
     """
 
     container: str
@@ -71,6 +74,7 @@ class VideoIndex:
     pts: NDArray[np.int64]
     order: NDArray[np.int64] = field(repr=False)
     keyframes: NDArray[np.int64] = field(repr=False)
+    turns: int = 0
 
     @property
     def frames(self) -> int:
@@ -139,17 +143,47 @@ def index(file: BinaryIO) -> VideoIndex:
         if _container_name(container) == "avi" and context.has_b_frames and order == sorted(order):
             what = "the AVI does not say in which order its frames are shown (B-frames); put it into an MP4 anew"
             raise EpisodeError("video_without_times", what)
+        turns = _declared_turns(file, _container_name(container))
+        shown_size = (context.width, context.height) if turns % 2 else (context.height, context.width)
         return VideoIndex(
             container=_container_name(container),
             codec=context.name if stream.codec is None else stream.codec.canonical_name,
-            height=context.height,
-            width=context.width,
+            height=shown_size[0],
+            width=shown_size[1],
+            turns=turns,
             time_base=_fraction(stream.time_base),
             rate=_fraction(stream.average_rate),
             pts=np.sort(shown),
             order=np.array(order, np.int64),
             keyframes=np.array(keyframes, np.int64),
         )
+
+
+def _declared_turns(file: BinaryIO, container: str) -> int:
+    """How the container has its pictures turned; the first is decoded to know, where it says anything."""
+    if not containers.may_be_turned(file, container):
+        return 0
+    file.seek(0)
+    opened, stream = _open(file)
+    with opened:
+        return _turns(next(opened.decode(stream)))
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    """The quarter turns counterclockwise of one frame's display matrix, 0 where it has none.
+
+    `EpisodeError` `unsupported_video` for a matrix that mirrors, scales or turns by another angle.
+    """
+    found = next((one for one in frame.side_data.values() if one.type == SideDataType.DISPLAYMATRIX), None)
+    if found is None:
+        return 0
+    a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()
+    unit = 1 << 16
+    turns = {(unit, 0, 0, unit): 0, (0, -unit, unit, 0): 1, (-unit, 0, 0, -unit): 2, (0, unit, -unit, 0): 3}
+    if (a, b, c, d) not in turns:
+        what = "the container says to mirror, scale or turn its pictures by other than quarter turns"
+        raise EpisodeError("unsupported_video", what, fix="encode it anew as it shall be shown: ffmpeg -i IN OUT.mp4")
+    return turns[a, b, c, d]
 
 
 def _fraction(value: Any) -> Fraction:
@@ -345,7 +379,9 @@ def _decode(
             if frame.is_corrupt:  # the decoder hid what it could not read behind pixels of its own
                 what = f"the picture at {float(frame.pts * found.time_base):.3f} s is damaged: its data do not decode"
                 raise EpisodeError("video_damaged", what)
-            yield frame.pts, _to_rgb(scaler, frame, size)
+            if _turns(frame) != found.turns:
+                raise EpisodeError("unsupported_video", "a picture says to be turned, and the container does not")
+            yield frame.pts, _to_rgb(scaler, frame, size, found.turns)
 
 
 @_door
@@ -364,8 +400,9 @@ def _decoded(payload: bytes, found: VideoIndex, first: int, *, threads: bool) ->
 
 
 @_door
-def _to_rgb(scaler: VideoReformatter, frame: Any, size: tuple[int, int] | None) -> Pixels:
-    height, width = size or (frame.height, frame.width)
+def _to_rgb(scaler: VideoReformatter, frame: Any, size: tuple[int, int] | None, turns: int = 0) -> Pixels:
+    """A frame as RGB, of `size` (height, width) when it is shown with `turns` quarter turns counterclockwise."""
+    height, width = (frame.height, frame.width) if size is None else size[:: -1 if turns % 2 else 1]
     scaling = Interpolation.AREA
     if (height, width) == (
         frame.height,
@@ -373,7 +410,7 @@ def _to_rgb(scaler: VideoReformatter, frame: Any, size: tuple[int, int] | None) 
     ):  # each pixel has its block's colour, wherever that is said to lie
         scaling, frame.chroma_location = Interpolation.POINT, 0
     made = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation=scaling | _EXACT)
-    return np.ascontiguousarray(made.to_ndarray(), np.uint8)
+    return np.ascontiguousarray(np.rot90(made.to_ndarray(), turns), np.uint8)
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -414,7 +451,7 @@ def without_foreign(media: Media) -> Media:
     """
     given = index(io.BytesIO(media.payload))
     own = given.packets[media.first_frame : media.first_frame + media.frames]
-    payload, planes = _lossless(media.payload, own)
+    payload, planes = _lossless(media.payload, own, given.turns)
     made = replace(
         media,
         codec="mp4/h264",
@@ -427,12 +464,12 @@ def without_foreign(media: Media) -> Media:
     same_times = [pts * found.time_base for pts in found.pts.tolist()] == [
         (pts - int(own[0])) * given.time_base for pts in own.tolist()
     ]
-    if back != planes or len(planes) != media.frames or not same_times:
+    if back != planes or len(planes) != media.frames or not same_times or found.turns != given.turns:
         raise EpisodeError("video_unreadable", f"{media.name}: the frames do not come back as they were")
     return made
 
 
-def _lossless(data: bytes, own: NDArray[np.int64]) -> tuple[bytes, list[str]]:
+def _lossless(data: bytes, own: NDArray[np.int64], turns: int) -> tuple[bytes, list[str]]:
     """The frames at these times, encoded anew; and a digest of each frame's pixels."""
     buffer = io.BytesIO()
     source, stream = _open(io.BytesIO(data))
@@ -446,6 +483,8 @@ def _lossless(data: bytes, own: NDArray[np.int64]) -> tuple[bytes, list[str]]:
                 continue
             if made is None:
                 made = _lossless_stream(target, stream, frame)
+                if turns:
+                    made.set_display_rotation(90 * turns)
             planes.append(_planes(frame))
             frame.pts -= int(own[0])
             frame.pict_type = PictureType.NONE

@@ -22,11 +22,15 @@ X264 = {"x264-params": "keyint=12:scenecut=0:bframes=3:open-gop=1"}
 X265 = {"x265-params": "keyint=12:bframes=3:open-gop=1:log-level=none:pools=none:frame-threads=1"}
 
 
-def encoded(codec: str, form: str, options: dict[str, str], frames: int = FRAMES, pix_fmt: str = "yuv420p") -> bytes:
+def encoded(
+    codec: str, form: str, options: dict[str, str], frames: int = FRAMES, pix_fmt: str = "yuv420p", turn: int = 0
+) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=form) as made:
         stream: Any = made.add_stream(codec, rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        if turn:
+            stream.set_display_rotation(turn)
         for number in range(frames):
             picture = np.full((64, 96, 3), (number * 5) % 250, np.uint8)
             picture[8:24, number : number + 16] = 255 - picture[0, 0]
@@ -152,3 +156,33 @@ def test_pictures_that_the_decoder_makes_up_are_damage() -> None:
         except EpisodeError as error:
             told.add(error.reason)
     assert "video_damaged" in told
+
+
+@pytest.mark.parametrize("form", ["mp4", "mov", "matroska"])
+@pytest.mark.parametrize("turn", [90, 180, -90])
+def test_pictures_are_turned_as_players_turn_them(form: str, turn: int) -> None:
+    """A phone held upright codes pictures that lie on their side. Wholes, cuts and lossless copies show them alike."""
+    still = video.whole("eye", encoded("libx264", form, X264))
+    data = encoded("libx264", form, X264, turn=turn)
+    upright = [np.rot90(image, turn // 90) for _, image in video.frames(still, range(still.frames))]
+    whole = video.whole("eye", data)
+    cut = video.cut("eye", io.BytesIO(data), video.index(io.BytesIO(data)), 15, 9)
+    for media, first in ((whole, 0), (cut, 15), (video.without_foreign(cut), 15)):
+        assert (media.height, media.width) == upright[0].shape[:2]
+        for number, image in video.frames(media, range(media.frames)):
+            assert np.array_equal(image, upright[first + number])
+    size = (48, 16)
+    small = [np.rot90(image, turn // 90) for _, image in video.frames(still, [3], size if turn == 180 else size[::-1])]
+    assert np.array_equal(next(video.frames(whole, [3], size))[1], small[0])
+
+
+@pytest.mark.parametrize(("a", "b", "c", "d"), [(-1, 0, 0, 1), (1, 0, 0, -1), (2, 0, 0, 2), (0, 0, 0, 0)])
+def test_pictures_that_are_mirrored_or_scaled_are_refused(a: int, b: int, c: int, d: int) -> None:
+    data = bytearray(encoded("libx264", "mp4", X264, frames=4))
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 20] = struct.pack(">5i", a << 16, b << 16, 0, c << 16, d << 16)
+    with pytest.raises(EpisodeError) as caught:
+        video.whole("eye", bytes(data))
+    assert caught.value.reason == "unsupported_video"
+    with pytest.raises(EpisodeError):
+        video.whole("eye", encoded("libx264", "mp4", X264, frames=4, turn=45))
