@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.documents import canonical_json
-from dataengine.episode import Media, RawEpisode
+from dataengine.episode import RawEpisode
 from dataengine.errors import SpecError
 from dataengine.formats.base import layouts_of
+from dataengine.inspection.draft_shape import (
+    Shape,
+    apart,
+    at_path,
+    commands,
+    own_clock,
+    quoted,
+    shape_of,
+    shown,
+    unit_of,
+)
+from dataengine.inspection.draft_views import language_of, views_of
 from dataengine.inspection.found import Inspection, Stream
-from dataengine.inspection.streams import clock_scale, is_clock
-from dataengine.transforms.language import MAX_NAME, printable
+from dataengine.inspection.streams import is_clock
 
 MAX_WIDTH = 64
-_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 _RATES = ("info/fps", "fps", "video/fps", "rate_hz", "control_hz", "hz")
+_FIELDS = ("seq", "data_offset")
+"""Fields of ROS messages that count messages, or places in them."""
 _BODIES = ("info/robot_type", "robot_type", "env_args/env_name", "env_name", "robot")
-_UNIT_NAMES = {1.0: "s", 1e-3: "ms", 1e-6: "us", 1e-9: "ns"}
 _SOURCE = (
     ("url", "where it comes from"),
     ("revision", "commit, version or date"),
@@ -36,15 +46,6 @@ _SOURCE = (
     ("deidentification", "what was done to faces, plates and voices, or that no person is recorded"),
     ("synthetic", "true | false"),
 )
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Rows of the first episode: `steps` of its actions, `observed` (steps or one more), and its row clock."""
-
-    steps: int
-    observed: int
-    clock: str | None
 
 
 def draft(raws: Sequence[RawEpisode], found: Inspection, data: Path, path: Path) -> str:
@@ -101,7 +102,7 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
         yield "items: true"
         return
     streams = {stream.name: stream for stream in found.streams}
-    shape = _shape(raw, streams)
+    shape = shape_of(raw, streams)
     yield "embodiment: UNKNOWN  # a shipped card, or ./my_robot.yaml beside this file (docs/embodiments.md)"
     yield "control_mode: UNKNOWN  # a control mode of that card"
     yield from _requires(raw)
@@ -113,9 +114,9 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
     for name, array in sorted(raw.arrays.items()):
         entry = list(_mapping(name, array, shape, raw, streams, found))
         if not entry:
-            left.append(f"#   {_shown(name)}: {array.dtype} {list(array.shape)}")
+            left.append(f"#   {shown(name)}: {array.dtype} {list(array.shape)}")
         else:
-            sides["action" if _commands(name) else "state"] += entry
+            sides["action" if commands(name) else "state"] += entry
     for side, entries in sides.items():
         if entries:
             yield f"{side}:  # delete what is not needed: it stays in the lake as native arrays"
@@ -126,67 +127,28 @@ def _body(raw: RawEpisode, found: Inspection) -> Iterator[str]:
     if left:
         yield "# Native arrays that are not mapped here (clocks, counters, flags, wide or single values, other counts):"
         yield from left
-    yield from _views(raw, shape, found)
-    yield from _language(raw)
+    yield from views_of(raw, shape, found)
+    yield from language_of(raw)
 
 
 def _requires(raw: RawEpisode) -> Iterator[str]:
     """What the source says of its robot and columns: by another word columns by number are other quantities."""
-    paths = [path for path in _BODIES if isinstance(_at(raw.attributes, path), str)]
-    paths += [path for name in sorted(raw.arrays) if _at(raw.attributes, path := f"info/features/{name}/names")]
+    paths = [path for path in _BODIES if isinstance(at_path(raw.attributes, path), str)]
+    paths += [path for name in sorted(raw.arrays) if at_path(raw.attributes, path := f"info/features/{name}/names")]
     if paths:
         yield "requires:  # as this source says it; an episode that says otherwise is refused"
     for path in paths:
-        told = canonical_json(_at(raw.attributes, path)).decode()
+        told = canonical_json(at_path(raw.attributes, path)).decode()
         yield f"  - {{attribute: {json.dumps(path, ensure_ascii=False)}, equals: {told}}}"
 
 
-def _at(attributes: Mapping[str, Any], path: str) -> Any:
-    value: Any = attributes
-    for part in path.split("/"):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _commands(name: str) -> bool:
-    """Whether an array is named like what was commanded: where it is drafted, not what it is."""
-    return re.search(r"action|command|cmd|target|desired|setpoint", name.lower()) is not None
-
-
-def _quoted(name: str) -> str:
-    """A name as YAML reads it back."""
-    plain = re.fullmatch(r"[A-Za-z_/][\w./-]*", name, re.ASCII)
-    return name if plain and name.lower() not in _WORDS else json.dumps(name, ensure_ascii=False)
-
-
-def _shown(name: str) -> str:
-    """A name in a comment: one line."""
-    return printable(name, MAX_NAME)
-
-
-def _shape(raw: RawEpisode, streams: Mapping[str, Stream]) -> _Shape:
-    lengths = [len(array) for array in raw.arrays.values() if array.ndim and len(array) > 1]
-    lengths += [media.frames for media in raw.media.values()]
-    common = max(set(lengths), key=lambda length: (lengths.count(length), length)) if lengths else 0
-    acted = {len(a) for name, a in raw.arrays.items() if _commands(name) and a.ndim and len(a) > 1}
-    steps = acted.pop() if len(acted) == 1 else common
-    observed = steps + 1 if steps + 1 in lengths else steps
-    clocks = [
-        name
-        for name, array in sorted(raw.arrays.items())
-        if is_clock(name) and array.ndim and len(array) in (steps, observed) and array.size == len(array)
-        and not streams[name].backwards
-    ]  # fmt: skip
-    return _Shape(steps, observed, clocks[0] if clocks else None)
-
-
-def _time(raw: RawEpisode, shape: _Shape, streams: Mapping[str, Stream]) -> Iterator[str]:
+def _time(raw: RawEpisode, shape: Shape, streams: Mapping[str, Stream]) -> Iterator[str]:
     yield "time:"
     rate = next((path for path in _RATES if _is_rate(raw.attributes, path)), None)
     if shape.clock is not None:
-        unit, sure = _unit_of(shape.clock, raw.arrays[shape.clock])
+        unit, sure = unit_of(shape.clock, raw.arrays[shape.clock])
         yield "  base: timestamps"
-        yield f"  array: {_quoted(shape.clock)}"
+        yield f"  array: {quoted(shape.clock)}"
         yield f"  unit: {unit}" if sure else f"  unit: UNKNOWN  # s | ms | us | ns; by its steps {unit}"
         yield f"  evidence: UNKNOWN  # {_clock_told(streams[shape.clock])}"
     elif rate is not None:
@@ -202,15 +164,8 @@ def _time(raw: RawEpisode, shape: _Shape, streams: Mapping[str, Stream]) -> Iter
 
 
 def _is_rate(attributes: Mapping[str, Any], path: str) -> bool:
-    value = _at(attributes, path)
+    value = at_path(attributes, path)
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
-
-
-def _unit_of(name: str, array: NDArray[Any]) -> tuple[str, bool]:
-    """The unit of a clock, and whether its name tells it."""
-    flat = array.reshape(len(array)).astype(np.float64)
-    unit = _UNIT_NAMES[clock_scale(name, array.dtype, flat - flat[0])]
-    return unit, name.lower().endswith(f"_{unit}")
 
 
 def _clock_told(stream: Stream) -> str:
@@ -221,7 +176,7 @@ def _clock_told(stream: Stream) -> str:
 def _mapping(
     name: str,
     array: NDArray[Any],
-    shape: _Shape,
+    shape: Shape,
     raw: RawEpisode,
     streams: Mapping[str, Stream],
     found: Inspection,
@@ -230,12 +185,14 @@ def _mapping(
     width = int(np.prod(array.shape[1:], dtype=np.int64)) if array.ndim else 0
     if is_clock(name) or array.dtype.kind not in "fiu" or not 1 <= width <= MAX_WIDTH or _counts(name, array):
         return
-    own = None if len(array) in (shape.steps, shape.observed) else _own_clock(name, array, raw)
-    if own is None and len(array) not in (shape.steps, shape.observed):
+    own = own_clock(name, array, raw, shape)
+    if len(array) in (shape.steps, shape.observed):
+        own = own if own is not None and apart(name, own, raw, shape) else None
+    elif own is None:
         return
     stream = streams[name]
     told = "" if stream.low is None else f", {stream.low:.6g} .. {stream.high:.6g}"
-    yield f"  # {_shown(name)}: {array.dtype} {list(array.shape[1:])}{told}"
+    yield f"  # {shown(name)}: {array.dtype} {list(array.shape[1:])}{told}"
     for verdict in found.verdicts:
         if verdict["where"] == name:
             yield f"  #   {verdict['check']}: {verdict['says']}"
@@ -248,7 +205,7 @@ def _mapping(
 
 def _names(name: str, attributes: Mapping[str, Any]) -> list[str]:
     """Column names as LeRobot's features give them: flat, nested, or by kind."""
-    feature = _at(attributes, f"info/features/{name}/names")
+    feature = at_path(attributes, f"info/features/{name}/names")
     while isinstance(feature, Mapping) and len(feature) == 1:
         feature = next(iter(feature.values()))
     while isinstance(feature, list) and len(feature) == 1 and isinstance(feature[0], list):
@@ -273,7 +230,7 @@ def _parts(name: str, width: int, attributes: Mapping[str, Any]) -> list[tuple[s
 def _entry(name: str, part: str, columns: tuple[int, int] | None, own: str | None, raw: RawEpisode) -> Iterator[str]:
     told = f"{part}: " if part else ""
     yield f"  - slot: UNKNOWN  # {told}docs/embodiments.md lists the slots; `native` keeps the numbers as they are"
-    yield f"    array: {_quoted(name)}"
+    yield f"    array: {quoted(name)}"
     if columns is not None:
         yield f"    columns: [{columns[0]}, {columns[1]}]"
     yield "    unit: UNKNOWN  # such as rad, deg, m, mm, rad/s, norm"
@@ -281,10 +238,10 @@ def _entry(name: str, part: str, columns: tuple[int, int] | None, own: str | Non
     yield "    # rotation: {form: ...}  # of rotations: matrix | quaternion_xyzw | quaternion_wxyz | euler | rotvec"
     yield "    # gripper: {open: ..., closed: ...}  # of grippers: the value when open and when closed"
     if own is not None:
-        unit, sure = _unit_of(own, raw.arrays[own])
-        told = f"times: {_quoted(own)}, unit: {unit if sure else 'UNKNOWN'}"
+        unit, sure = unit_of(own, raw.arrays[own])
+        told = f"times: {quoted(own)}, unit: {unit if sure else 'UNKNOWN'}"
         yield f"    align: {{{told}, rule: UNKNOWN, within_s: UNKNOWN}}"
-    if _commands(name):
+    if commands(name):
         yield "    label: UNKNOWN  # commanded | reached | next_state | pseudo | annotated"
     yield "    evidence: UNKNOWN"
     yield "    status: UNKNOWN  # verified_on_data | from_code | recalled"
@@ -292,59 +249,7 @@ def _entry(name: str, part: str, columns: tuple[int, int] | None, own: str | Non
 
 def _counts(name: str, array: NDArray[Any]) -> bool:
     """Whether whole numbers only count rows, or name the episode or task: bookkeeping."""
-    if array.dtype.kind not in "iu" or array.size != len(array) or "index" not in name.lower():
+    last = name.lower().rpartition("/")[2]
+    if array.dtype.kind not in "iu" or array.size != len(array) or not ("index" in name.lower() or last in _FIELDS):
         return False
     return bool((np.diff(array.reshape(len(array)).astype(np.int64)) <= 1).all())
-
-
-def _own_clock(name: str, array: NDArray[Any], raw: RawEpisode) -> str | None:
-    """The clock of an array with other rows than the episode: of its length, nearest by name."""
-    fitting = [n for n, other in raw.arrays.items() if is_clock(n) and other.ndim and len(other) == len(array)]
-
-    def shared(other: str) -> int:
-        return next(
-            (i for i, (a, b) in enumerate(zip(name, other, strict=False)) if a != b), min(len(name), len(other))
-        )
-
-    return max(sorted(fitting), key=shared, default=None)
-
-
-def _views(raw: RawEpisode, shape: _Shape, found: Inspection) -> Iterator[str]:
-    if raw.media:
-        yield "views:"
-    for number, (name, media) in enumerate(sorted(raw.media.items())):
-        view = re.sub(r"[^a-z0-9]+", "_", name.lower().rpartition(".")[2].rpartition("/")[2]).strip("_")
-        view = view if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", view) else f"view_{number}"
-        yield f"  # {_shown(name)}: {media.kind} {media.codec}, {media.width} x {media.height}, {media.frames} frames"
-        for verdict in found.verdicts:
-            if verdict["where"] == name:
-                yield f"  #   {verdict['check']}: {verdict['says']}"
-        yield f"  - view: {view}  # how recipes and prompts will call it"
-        yield f"    media: {_quoted(name)}"
-        yield "    channel_order: UNKNOWN  # rgb | bgr: what a standard decoder gives; look at the strip"
-        yield "    rotate: UNKNOWN  # 0 | 90 | 180 | 270 degrees counterclockwise, so that it stands upright"
-        yield from _view_clock(media, shape)
-        yield "    evidence: UNKNOWN"
-
-
-def _view_clock(media: Media, shape: _Shape) -> Iterator[str]:
-    if media.frames in (shape.steps, shape.observed):
-        yield "    clock: rows"
-    elif len(media.times_ns) == media.frames:
-        yield "    clock: times"
-        yield "    within_s: UNKNOWN  # every row must have a frame as near as this"
-    else:
-        yield f"    clock: UNKNOWN  # {media.frames} frames for {shape.steps} rows, and no frame times"
-
-
-def _language(raw: RawEpisode) -> Iterator[str]:
-    if raw.texts:
-        yield "language:"
-    for name, texts in sorted(raw.texts.items()):
-        yield f"  # {_shown(name)}: {texts[0][:100]!r}" + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
-        yield f"  - stream: {_quoted(name)}"
-        yield "    level: UNKNOWN  # episode | task | subtask | step"
-        yield "    evidence: UNKNOWN"
-    if not raw.texts:
-        yield "# No text was found. A constant one is declared as"
-        yield '# language: [{text: "...", level: task, evidence: "..."}]'

@@ -105,8 +105,8 @@ class Streams:
 
 def is_clock(name: str) -> bool:
     """Whether a stream's name says that it holds times."""
-    last = re.split(r"[/._ ]", name.lower())[-1]
-    return "time" in name.lower() or last in ("t", "stamp", "clock")
+    words = re.split(r"[/._ ]", name.lower())
+    return "time" in name.lower() or words[-1] in ("t", "clock") or "stamp" in words
 
 
 def clock_seconds(name: str, array: NDArray[Any]) -> NDArray[np.float64] | None:

@@ -276,3 +276,24 @@ def test_a_draft_reads_back_whatever_arrays_are_called(tmp_path: Path):
     assert {entry["array"] for entry in document["state"]} == {"null", "@x", "a: b", "# c"}
     assert [entry["array"] for entry in document["action"]] == ["cmd pos"]
     assert (document["time"]["array"], document["language"][0]["stream"]) == ("t", "@yes")
+
+
+def test_a_draft_aligns_what_has_other_times_of_its_own(tmp_path: Path):
+    """Two recorders of one rate: as many rows each, at other times. Row by row they would be paired by chance."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for side, late in (("left", 0), ("right", 3_000_000), ("same", 0)):
+            file[f"{side}/time_ns"] = np.arange(20) * 20_000_000 + late
+            file[f"{side}/stamp_ns"] = np.arange(20) * 20_000_000 + 7
+            file[f"{side}/seq"] = np.arange(20)
+            file[f"{side}/q"] = np.linspace(0, 1, 20)
+    api.inspect(tmp_path, spec=tmp_path / "mine.yaml")
+    text = (tmp_path / "mine.yaml").read_text()
+    document = yaml.safe_load(text)
+    assert document["time"]["array"] == "left/time_ns"
+    assert {entry["array"]: entry.get("align", {}).get("times") for entry in document["state"]} == {
+        "left/q": None,
+        "right/q": "right/time_ns",
+        "same/q": None,
+    }
+    assert "#   right/seq: int64 [20]" in text
+    assert "#   right/stamp_ns: int64 [20]" in text
