@@ -54,7 +54,12 @@ def draft(raws: Sequence[RawEpisode], found: Inspection, data: Path, path: Path)
     Raises `SpecError` where nothing was read, or where the file is there.
     """
     if not raws:
-        raise SpecError("no episode could be read, so there is nothing to draft from", where=str(data))
+        told = [f"{problem['at']}: {problem['reason']}: {problem['what']}" for problem in found.problems[:1]]
+        raise SpecError(
+            "; ".join(["no episode could be read, so there is nothing to draft from", *told]),
+            where=str(data),
+            fix="mend that, or see all with `dataengine inspect` without --spec",
+        )
     if path.exists():
         raise SpecError(f"{path} is there already", fix="name another file for the draft, or delete this one")
     name = re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()).strip("_") or "my_source"

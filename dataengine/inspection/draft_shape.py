@@ -48,7 +48,8 @@ def shape_of(raw: RawEpisode, streams: Mapping[str, Stream]) -> Shape:
 
 def own_clock(name: str, array: NDArray[Any], raw: RawEpisode, shape: Shape) -> str | None:
     """The clock of an array: of its length, nearest by name; of two the one that is called like the episode's."""
-    fitting = [n for n, other in raw.arrays.items() if is_clock(n) and other.ndim and len(other) == len(array)]
+    rows = len(array)
+    fitting = [n for n, other in raw.arrays.items() if is_clock(n) and other.ndim and len(other) == other.size == rows]
     called = (shape.clock or "").rpartition("/")[2]
 
     def near(other: str) -> tuple[int, bool]:

@@ -286,6 +286,8 @@ def test_a_draft_aligns_what_has_other_times_of_its_own(tmp_path: Path):
             file[f"{side}/stamp_ns"] = np.arange(20) * 20_000_000 + 7
             file[f"{side}/seq"] = np.arange(20)
             file[f"{side}/q"] = np.linspace(0, 1, 20)
+        file["walk/time_to_go"] = np.ones((7, 3))
+        file["walk/pace"] = np.arange(7.0)
     api.inspect(tmp_path, spec=tmp_path / "mine.yaml")
     text = (tmp_path / "mine.yaml").read_text()
     document = yaml.safe_load(text)
