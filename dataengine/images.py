@@ -72,6 +72,10 @@ def decode(data: bytes) -> Pixels:
         if header.codec == "jpeg":
             return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), np.uint8)
         with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+            if image.mode.startswith("I"):
+                # 16 bits a pixel: Pillow's own conversion cuts everything above 255 off instead of scaling it.
+                gray = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+                return np.repeat(gray[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"), np.uint8)
     except (ValueError, OSError, SyntaxError, struct.error) as error:
         raise EpisodeError("corrupt_image", f"the image does not decode: {error}") from None

@@ -119,6 +119,21 @@ def as_whole_array(value: Any, name: str) -> NDArray[np.int64]:
 def canonical(value: Any, name: str) -> bytes:
     """Canonical JSON of a parsed value; one that has none (a number over 64 bits, no Unicode) is `bad_value`."""
     try:
-        return canonical_json(value)
+        written = canonical_json(value)
     except orjson.JSONEncodeError as error:
         raise EpisodeError("bad_value", f"{name} cannot be written as JSON: {error}") from None
+    # The writer turns a number that is not finite (1e400 in a file, NaN in a table) into null.
+    if b"null" in written and not _is_finite(value):
+        raise EpisodeError("bad_value", f"{name} holds a number that is not finite")
+    return written
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number in nested lists and objects is finite."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            return False
+        waiting += item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
+    return True

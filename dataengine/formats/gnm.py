@@ -62,6 +62,9 @@ class GnmFormat:
         pattern = options.get("names", "*")
         if not isinstance(pattern, str):
             raise SpecError(f"the option `names` is a pattern, not {pattern!r}", fix="correct `format.options`")
+        for folder in _without_data(root, only):
+            if fnmatchcase(PurePosixPath(folder).name, pattern):
+                yield ScanProblem("episode", folder, "missing_file", f"it holds 0.jpg and no {DATA}")
         for path in _trajectories(root, only):
             folder = path.rpartition("/")[0]
             name = folder or root.path.name
@@ -106,6 +109,18 @@ def _trajectories(root: SourceRoot, only: str | None) -> list[str]:
     if only is not None:
         return [only] if PurePosixPath(only).name == DATA else []
     return root.glob(f"**/{DATA}")
+
+
+def _without_data(root: SourceRoot, only: str | None) -> list[str]:
+    """Folders of pictures counted from 0, beside trajectories, that lost their numbers; other folders are not ours."""
+    if only is not None:
+        return []
+    folders = {path.rpartition("/")[0] for path in _trajectories(root, only)}
+    beside = {folder.rpartition("/")[0] for folder in folders if folder}
+    shown = (path.rpartition("/")[0] for path in root.glob("**/0.jpg"))
+    return sorted(
+        folder for folder in shown if folder not in folders and folder and folder.rpartition("/")[0] in beside
+    )
 
 
 def _identity(folder: str) -> str:

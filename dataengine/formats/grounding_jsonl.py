@@ -15,7 +15,7 @@ from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
 from dataengine.formats import fields
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
 from dataengine.formats.files import cached
-from dataengine.formats.grounding_plain import CORNERS, UNITS, Plain, plain
+from dataengine.formats.grounding_plain import CORNERS, UNITS, Plain, check_within, plain
 from dataengine.formats.grounding_rows import Shown, is_talk, parse_rows, talk
 from dataengine.formats.items import MEDIA_OPTIONS, ItemBuilder, media_options, text_option
 from dataengine.storage import SourceRoot
@@ -189,6 +189,7 @@ def _plain(item: ItemBuilder, row: Mapping[str, Any], asked: Mapping[str, Any]) 
             if size is not None and size != [medium.width, medium.height]:
                 what = f"the row says {size}, the picture is {medium.width, medium.height}"
                 raise EpisodeError("size_mismatch", what)
+    check_within(attributes, asked["unit"], [(medium.width, medium.height) for medium in item.media.values()])
     asks = question if question is not None else asked["question"]
     item.say("user", *shown, asks)
     item.say("assistant", fields.as_text(answer, "the answer"))

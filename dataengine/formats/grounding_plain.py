@@ -15,6 +15,8 @@ from dataengine.formats import fields
 Unit = Literal["frac", "px", "0-1000"]
 UNITS: tuple[Unit, ...] = ("frac", "px", "0-1000")
 CORNERS = ("xyxy", "xywh")
+SLACK = 0.02
+"""How much of a side a region may lie outside of the picture (and two pixels): boxes are rounded."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,27 @@ def plain(row: Mapping[str, Any], how: Plain) -> tuple[list[str], str | None, st
     if how.answer is not None:
         return pictures, asked, fields.as_text(fields.member(row, how.answer, "the row"), how.answer), attributes
     return pictures, asked, "\n".join(_written(item) for items in found.values() for item in items), attributes
+
+
+def check_within(attributes: Mapping[str, Any], unit: Unit, sizes: Sequence[tuple[int, int]]) -> None:
+    """Regions lie within the pictures of `sizes` (width, height), but for a rounding; else `bad_region`.
+
+    A region far outside is one of another unit, or of another picture. Pixels without a picture are not checked.
+    """
+    if unit == "px" and not sizes:
+        return
+    across, down = {"frac": (1.0, 1.0), "0-1000": (1000.0, 1000.0)}.get(unit) or (
+        float(max(width for width, _ in sizes)),
+        float(max(height for _, height in sizes)),
+    )
+    for key, name in (("boxes", "xyxy"), ("points", "xy"), ("traces", "points")):
+        for item in attributes.get(key, {}).get("items", ()):
+            numbers = [number for pair in item[name] for number in pair] if key == "traces" else item[name]
+            for at, limit in ((numbers[0::2], across), (numbers[1::2], down)):
+                slack = max(limit * SLACK, 2.0 if unit == "px" else 0.0)
+                if min(at) < -slack or max(at) > limit + slack:
+                    told = f"{numbers[:8]} leave {across:g} x {down:g} ({unit})"
+                    raise EpisodeError("bad_region", f"{key}: {told}")
 
 
 def _size(row: Mapping[str, Any], unit: Unit) -> dict[str, Any]:

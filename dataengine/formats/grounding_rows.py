@@ -197,6 +197,8 @@ def _answer(
     if (tag == "object" and len(points) != 2) or (tag == "affordance" and len(points) != 1):
         raise EpisodeError("bad_region", f"{key}: {len(points)} points make no <{tag}>")
     if tag == "object":
+        if points[0][0] > points[1][0] or points[0][1] > points[1][1]:
+            raise EpisodeError("bad_region", f"{key}: the corners of the box {points} are swapped")
         entry: dict[str, Any] = {"label": None, "xyxy": [*points[0], *points[1]], "frame": frame}
         regions.setdefault("boxes", []).append(entry)
     elif tag == "trajectory":

@@ -214,7 +214,8 @@ def _scan_file(path: str, parsed: Parsed, order: str, kinds: tuple[str, ...]) ->
         kind = kind_of(orjson.loads(entry)) if isinstance(entry, bytes) else None
         if times > 1:
             what = f"the episode id {key} stands {times} times in {path}"
-            yield ScanProblem("episode", f"{stem}/{key}", "duplicate_episode", what)
+            for row in range(times):
+                yield ScanProblem("episode", f"{stem}/{key} ({row + 1} of {times})", "duplicate_episode", what)
         elif isinstance(entry, bytes) and kind is None:
             yield ScanProblem("episode", f"{stem}/{key}", "unknown_layout", "no start, or an episode of another task")
         elif kind is None or kind in kinds:

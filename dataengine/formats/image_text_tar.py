@@ -116,9 +116,10 @@ class ImageTextTarFormat:
             if not samples:
                 yield ScanProblem("file", path, "empty_file", "it holds no member")
             digest = root.describe(path).sha256
+            pictured = any(_member(sample.members, asked["image"]) for sample in samples)
             for sample in samples:
                 upstream = f"{path}#{sample.key}"
-                problem = sample.problem or _why_none(sample, asked)
+                problem = sample.problem or _why_none(sample, asked, pictured)
                 if problem is not None:
                     yield ScanProblem("episode", upstream, *problem)
                     continue
@@ -202,9 +203,11 @@ def _samples(members: Sequence[Member]) -> list[_Sample]:
     return found
 
 
-def _why_none(sample: _Sample, asked: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why a sample is no item by its extensions alone."""
+def _why_none(sample: _Sample, asked: Mapping[str, Any], pictured: bool) -> tuple[str, str] | None:
+    """Why a sample is no item by its extensions alone; `pictured`: whether any sample of its tar has a picture."""
     names = sample.members
+    if pictured and {"json", "txt"} <= names.keys() and not _member(names, asked["image"]):
+        return "missing_media", "it has img2dataset's json and txt, and no picture as the others have"
     says = any(_member(names, asked[kind]) for kind in ("text", "label", "record"))
     if says or (asked["caption_key"] is not None and _member(names, ("json",))):
         return None

@@ -26,7 +26,16 @@ from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
 from dataengine.formats import fields, files, pictures
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
-from dataengine.formats.interndata_n1_files import RGB, is_wanted, ordered, said_of, streams_of, texts_of, within
+from dataengine.formats.interndata_n1_files import (
+    RGB,
+    is_wanted,
+    listed,
+    ordered,
+    said_of,
+    streams_of,
+    texts_of,
+    within,
+)
 from dataengine.formats.interndata_n1_rows import read_columns
 from dataengine.formats.npz import read_npy
 from dataengine.storage import SourceRoot
@@ -110,7 +119,8 @@ class InterndataN1Format:
         cameras = option_names(options, "cameras", ())
         if only is not None:
             raise FormatError("not_a_folder", "InternData-N1 is a folder of trees", where=only)
-        for tree in _trees(root):
+        trees, ours = _trees(root), False
+        for tree in trees:
             try:
                 info = _info(root, tree)
                 kind = _kind(info)
@@ -118,10 +128,16 @@ class InterndataN1Format:
                     what = f"{within(tree, INFO)} declares InternData-N1's streams, but no poses of 4 x 4 numbers"
                     yield ScanProblem("file", within(tree, INFO), "bad_shape", what)
                 if kind is not None:
+                    ours = True
                     found = _scan_tree(root, tree, kind, cameras)
                     yield from (_of_part(entry, part, codec) for entry in found)
             except BadInput as error:
                 yield ScanProblem("file", within(tree, INFO), error.reason, error.what)
+        if ours:
+            data = root.glob("**/data/*/episode_*.parquet")
+            lost = {"/".join(path.split("/")[:-3]) for path in data} - set(trees)
+            for tree in sorted(lost):
+                yield ScanProblem("file", within(tree, INFO), "missing_file", f"{tree} holds episodes and no {INFO}")
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
         """One trajectory.
@@ -231,6 +247,11 @@ def _camera_pose(name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 def _scan_tree(root: SourceRoot, tree: str, kind: str, cameras: tuple[str, ...]) -> Iterator[EpisodeRef | ScanProblem]:
     parquets = files.natural(root.glob(within(tree, "data/*/episode_*.parquet")))
+    there = {PurePosixPath(parquet).stem for parquet in parquets}
+    for number in listed(root, tree):
+        if f"episode_{number:06d}" not in there:
+            what = "meta/episodes.jsonl lists it, and it has no parquet file"
+            yield ScanProblem("episode", within(tree, f"episode_{number:06d}"), "missing_file", what)
     metas = [path for path in (within(tree, f"meta/{m}.jsonl") for m in _META) if root.exists(path)]
     for parquet in parquets:
         place = PurePosixPath(parquet)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dataengine.documents import load_json
-from dataengine.errors import EpisodeError
+from dataengine.errors import BadInput, EpisodeError
 from dataengine.formats import fields, files
 from dataengine.storage import SourceRoot
 
@@ -77,6 +77,15 @@ def said_of(root: SourceRoot, tree: str, episode: int) -> tuple[list[Any], dict[
     ended = {name: tasks[0][name] for name in _ENDED if tasks and tasks[0].get(name) is not None}
     told = fields.as_list(row.get("tasks", []), "tasks")
     return told or [task.get("task", task.get("instruction_text")) for task in tasks], ended
+
+
+def listed(root: SourceRoot, tree: str) -> list[int]:
+    """Numbers of the episodes that episodes.jsonl lists, sorted; none where it cannot be read, which reading tells."""
+    try:
+        rows = _lines(root, within(tree, "meta/episodes.jsonl"))
+    except BadInput:
+        return []
+    return sorted({number for row in rows if type(number := row.get("episode_index")) is int and number >= 0})
 
 
 def _row(root: SourceRoot, path: str, episode: int) -> dict[str, Any]:

@@ -142,9 +142,10 @@ class ItemBuilder:
         return f"{kind}{sum(name.startswith(kind) for name in self.media)}"
 
     def say(self, role: Literal["system", "user", "assistant"], *parts: Part | str | None) -> None:
-        """One message of texts and media; empty texts and absent media are left out, an empty message is an error."""
+        """One message of texts and media; empty texts and absent media are left out, a message of nothing or of
+        blanks is an error."""
         content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts if part]
-        if not content:
+        if all(part["type"] == "text" and not part["text"].strip() for part in content):
             raise EpisodeError("empty_message", f"message {len(self.messages)} ({role}) says nothing")
         self.messages.append(Message(role, tuple(content), role == "assistant"))
 

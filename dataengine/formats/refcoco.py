@@ -27,6 +27,8 @@ from dataengine.storage import SourceRoot
 OPTIONS = ("layout", "splits", *MEDIA_OPTIONS)
 MAX_PICKLE = 1 << 30
 MAX_OPCODES = 1 << 26
+SLACK = 0.1
+"""How much of the picture's side the box may lie outside of it."""
 _INSTANCES = "instances.json"
 _ROOTS = (".", "images", "images/mscoco/images/train2014")
 Refs = tuple[tuple[str, Mapping[str, Any] | None, str], ...]
@@ -227,8 +229,7 @@ def parse_expressions(data: bytes, where: str) -> tuple[tuple[str, Mapping[str, 
     ):
         raise FormatError("unknown_layout", f"{where} has no list `predictions` of sent and ref_id", where=where)
     good = [
-        isinstance(row, dict) and isinstance(row.get("sent"), str) and isinstance(row.get("ref_id"), int)
-        for row in rows
+        isinstance(row, dict) and isinstance(row.get("sent"), str) and type(row.get("ref_id")) is int for row in rows
     ]
     times = Counter(row["ref_id"] for row, usable in zip(rows, good, strict=True) if usable)
     found: list[tuple[str, Mapping[str, Any] | None]] = []
@@ -258,8 +259,14 @@ def _referred(item: ItemBuilder, ref: Mapping[str, Any], sentence: int, tables: 
     spoken = ref["sentences"][sentence]
     for name, value in (("ref", said), ("sentence", spoken), ("annotation", row), ("image", about)):
         item.digested(name, value)
+    if not spoken["sent"].strip():
+        raise EpisodeError("empty_message", f"the sentence {spoken['sent_id']} is empty")
     size = size_of(about)
     box = box_of(row, size, "the annotation")
+    if any(edge > side * (1 + SLACK) for edge, side in zip(box[2:], size, strict=True)) or min(box) < -SLACK * max(
+        size
+    ):
+        raise EpisodeError("bad_value", f"the annotation: its box {box} leaves the picture of {size[0]} x {size[1]}")
     name = fields.as_text(fields.member(about, "file_name", "the image"), "file_name")
     shown = item.find([name])
     for medium in item.media.values():

@@ -133,7 +133,9 @@ class VlParquetFormat:
         _say(item, row, pictures, asked["columns"])
         if unread:
             item.attributes["unread"] = list(unread)
-        return item.episode()
+        # Rows about one picture stay on one side of a split.
+        first = next(iter(item.media.values()), None)
+        return item.episode(group=None if first is None else f"picture {first.digest}")
 
 
 def _files(root: SourceRoot, only: str | None, wanted: Sequence[str]) -> list[str]:
@@ -175,11 +177,17 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def _is_turns(kind: pa.DataType) -> bool:
+    """A list of turns, or (older versions of `datasets`) one list a key of them."""
+    if pa.types.is_struct(kind):
+        inner = [kind.field(i) for i in range(kind.num_fields)]
+        return len(inner) > 1 and all(pa.types.is_list(one.type) and _is_text(one.type.value_type) for one in inner)
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type))
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_answer(kind: pa.DataType) -> bool:
@@ -253,6 +261,11 @@ def _say(
         else:
             first["value"] = "<image>" * len(pictures) + fields.as_text(first.get("value"), "the first text")
     dialogue = parse({"conversations": turns, "image": [str(number) for number in range(len(pictures))]})
+    if not pictures and "image" in columns and "turns" not in columns:
+        raise EpisodeError("missing_media", "the row has no picture: its text alone means nothing")
+    for number, message in enumerate(dialogue.messages):
+        if all(part["type"] == "text" and not part["text"].strip() for part in message.content):
+            raise EpisodeError("empty_message", f"message {number} ({message.role}) says nothing")
     for medium in dialogue.media:
         _show(item, pictures[int(medium.path)])
     item.messages = list(dialogue.messages)
@@ -273,7 +286,7 @@ def _turns(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str,
         answer = {"from": "gpt", "value": said}
         return [answer] if asked is None else [{"from": "human", "value": asked}, answer]
     made: list[dict[str, Any]] = []
-    for number, value in enumerate(fields.as_list(row[columns["turns"]], columns["turns"])):
+    for number, value in enumerate(_listed(row[columns["turns"]], columns["turns"])):
         turn = fields.as_object(value, f"turn {number}")
         if {"user", "assistant"} <= turn.keys():
             made += [
@@ -285,6 +298,17 @@ def _turns(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str,
         else:
             made.append({"from": turn.get("from"), "value": turn.get("value")})
     return made
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    """Turns as a list, also where one list a key holds them."""
+    if not isinstance(value, dict):
+        return fields.as_list(value, name)
+    parts = {key: fields.as_list(part, f"{name}.{key}") for key, part in value.items()}
+    lengths = {key: len(part) for key, part in parts.items()}
+    if len(set(lengths.values())) > 1:
+        raise EpisodeError("length_mismatch", f"{name}: {lengths}")
+    return [dict(zip(parts, turn, strict=True)) for turn in zip(*parts.values(), strict=True)]
 
 
 def _answers(row: Mapping[str, Any], column: str) -> list[str]:

@@ -129,7 +129,7 @@ class VlnceFormat:
         """One episode with its ground truth.
 
         Arrays: `actions` [T] int64; `locations` [F+1, 3], `start_position` [3], `start_rotation` [4] (xyzw),
-        `reference_path` [P, 3], `goal_positions` [G, 3] float64, metres in Habitat's world.
+        `reference_path` [P, 3] and `goal_positions` [G, 3] (where told) float64, metres in Habitat's world.
         """
         key, paths = str(ref.locator["episode_id"]), (str(ref.locator["episodes"]), str(ref.locator["truth"]))
         with root.unchanged(*paths):
@@ -245,7 +245,9 @@ def _episode_entries(rows: list[Any]) -> _Entries:
         except EpisodeError as error:
             problems.append((row, error.reason, error.what))
             continue
-        told = {**value, "instruction": _without_tokens(value.get("instruction"))}
+        told = {**value}
+        if "instruction" in value:
+            told["instruction"] = _without_tokens(value["instruction"])
         entries[key] = _canonical(told, f"episode {row}")
         counts[key] += 1
     return _Entries(entries, counts, tuple(problems))
@@ -289,15 +291,20 @@ def _raw_episode(
     truth = fields.as_object(truth, "its ground truth")
     instruction = fields.as_object(fields.member(episode, "instruction", "the episode"), "instruction")
     text = fields.as_text(fields.member(instruction, "instruction_text", "instruction"), "instruction_text")
+    if not text.strip():
+        raise EpisodeError("bad_text", "instruction_text is empty")
     arrays = {
         "actions": fields.as_whole_array(fields.member(truth, "actions", "the ground truth"), "actions"),
         "locations": fields.as_array(fields.member(truth, "locations", "the ground truth"), "locations", (-1, 3)),
     }
-    shapes = {"start_position": (3,), "start_rotation": (4,), "reference_path": (-1, 3)}
-    for name, shape in shapes.items():
+    _check_counts(truth, arrays)
+    for name, shape in {"start_position": (3,), "start_rotation": (4,)}.items():
         arrays[name] = fields.as_array(fields.member(episode, name, "the episode"), name, shape)
+    if episode.get("reference_path") is not None:
+        arrays["reference_path"] = fields.as_array(episode["reference_path"], "reference_path", (-1, 3))
     scene = fields.as_text(fields.member(episode, "scene_id", "the episode"), "scene_id")
-    goals = [fields.as_object(goal, "a goal") for goal in fields.as_list(episode.get("goals", []), "goals")]
+    listed = [] if episode.get("goals") is None else fields.as_list(episode["goals"], "goals")
+    goals = [fields.as_object(goal, "a goal") for goal in listed]
     if goals:
         places = [fields.member(goal, "position", "a goal") for goal in goals]
         arrays["goal_positions"] = fields.as_array(places, "the goals' positions", (-1, 3))
@@ -326,6 +333,13 @@ def _raw_episode(
     )
 
 
+def _check_counts(truth: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """`forward_steps`, where it is told, is one less than the locations (2,617 of 2,617 real episodes)."""
+    told, walked = truth.get("forward_steps"), len(arrays["locations"]) - 1
+    if told is not None and fields.as_whole(told, "forward_steps") != walked:
+        raise EpisodeError("length_mismatch", f"forward_steps tells {told}, the locations {walked}")
+
+
 def _words(value: Any) -> tuple[tuple[str, ...], NDArray[np.float64] | None]:
     """The spoken words, and when each began and ended (s) [W, 2], None where a word lacks one of its times."""
     entries = [fields.as_object(item, "a spoken word") for item in fields.as_list(value, "timed_instruction")]
@@ -347,7 +361,7 @@ def _attributes(episode: Mapping[str, Any], goals: list[dict[str, Any]], scene: 
     radii = [fields.as_number(goal["radius"], "a goal's radius") for goal in goals if "radius" in goal]
     if radii:
         found["goal_radius_m"] = radii
-    info = fields.as_object(episode.get("info", {}), "info")
+    info = fields.as_object({} if episode.get("info") is None else episode["info"], "info")
     if "geodesic_distance" in info:
         found["geodesic_distance_m"] = fields.as_number(info["geodesic_distance"], "geodesic_distance")
     found |= {name: info[name] for name in _INFO if name in info}

@@ -16,7 +16,7 @@ from dataengine.formats import vqa_flickr
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
 from dataengine.formats.files import cached
 from dataengine.formats.items import MEDIA_OPTIONS, ItemBuilder, media_options, text_option
-from dataengine.formats.vqa_rows import Kind, Said, Table, parse_table, said
+from dataengine.formats.vqa_rows import FLICKR_FOLDERS, Kind, Row, Said, Table, parse_table, said
 from dataengine.storage import SourceRoot
 
 OPTIONS = ("layout", "files", "question", *MEDIA_OPTIONS)
@@ -25,6 +25,13 @@ _DETECTED_FILES = 64
 _DETECTED_BYTES = 64 << 20
 _HEAD = 1 << 16
 _WORDS = (b"question", b'"qas"', b'"imageId"', b'"identifier"', b'"gold_label"', b"/EN#")
+_BEGINNINGS = (
+    ("visual_genome_qa", b"[", (b'"qas"', b'"question"', b'"answer"')),
+    ("vqav2", b"{", (b'"question_id"', b'"image_id"')),
+    ("gqa", b"{", (b'"imageId"', b'"question"')),
+    ("nlvr2", b"{", (b'"identifier"', b'"sentence"')),
+    ("snli_ve", b"{", (b'"gold_label"', b'"pairID"')),
+)
 _DATA = "vision_language/vqa_vg_gqa"
 _ROOTS = (".", "images")
 _FLICKR = "flickr30k"
@@ -60,12 +67,18 @@ class VqaFormat:
     )
 
     def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
-        """A file that parses as one of the layouts (of the first ones, and small enough to be read whole)."""
+        """A file that parses as one of the layouts (of the first ones); a large one is told by how it begins."""
         for path in _files(root, only, ())[:_DETECTED_FILES]:
             try:
-                if root.size(path) > _DETECTED_BYTES or not _may_be(root, path):
+                head = _head(root, path)
+                if not any(word in head for word in _WORDS):
                     continue
-                layout = _FLICKR if path.endswith(".txt") else _layout_of(cached(root, path, parse_table))
+                if root.size(path) > _DETECTED_BYTES:
+                    layout = _by_head(head)
+                else:
+                    layout = _FLICKR if path.endswith(".txt") else _layout_of(cached(root, path, parse_table))
+                if layout is None:
+                    continue
                 if path.endswith(".txt") and "/EN#" not in root.read(path, MAX_TEXT_FILE).decode(errors="replace"):
                     continue
             except BadInput:
@@ -120,11 +133,19 @@ class VqaFormat:
         return item.episode(group=found.group or found.pictures[0][0])
 
 
-def _may_be(root: SourceRoot, path: str) -> bool:
-    """Whether a file's first bytes hold a word of any layout, so that others are not parsed for nothing."""
+def _head(root: SourceRoot, path: str) -> bytes:
+    """A file's first bytes: one without a word of any layout is not parsed for nothing."""
     with root.open(path) as file:
-        head = file.read(_HEAD)
-    return any(word in head for word in _WORDS)
+        return file.read(_HEAD)
+
+
+def _by_head(head: bytes) -> str | None:
+    """The layout of a file too large to be parsed just to be recognised, by how it begins."""
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for layout, begins, words in _BEGINNINGS:
+        if head.startswith(begins) and all(word in head for word in words):
+            return layout
+    return None
 
 
 def _files(root: SourceRoot, only: str | None, wanted: Sequence[str]) -> list[str]:
@@ -143,18 +164,32 @@ def _layout_of(table: Table) -> str:
 def _asked(
     root: SourceRoot, tables: Mapping[str, Table], asked: Mapping[str, Any]
 ) -> Iterator[EpisodeRef | ScanProblem]:
+    left: list[ScanProblem] = []
     for path, table in tables.items():
         if table.kind == "answers":
             folder = PurePosixPath(path).parent
             pairs = [p for p, t in tables.items() if t.kind == "questions" and PurePosixPath(p).parent == folder]
             if not pairs:
                 yield ScanProblem("file", path, "missing_question", "no questions lie beside these answers")
+            else:
+                left += _left_over(path, table, [row for p in pairs for row in tables[p].rows])
             continue
         answers = _answers_of(path, table, tables)
         if isinstance(answers, ScanProblem):
             yield answers
             continue
         yield from _of_table(root, path, table, answers, asked)
+    yield from left
+
+
+def _left_over(path: str, table: Table, questions: Sequence[Row]) -> list[ScanProblem]:
+    """Answers to no question; where a question is a problem of its own, its answer is not left over."""
+    known = {row.key for row in questions}
+    alone = [row.key for row in table.rows if row.problem is None and row.key not in known]
+    if not alone or any(row.problem is not None for row in questions):
+        return []
+    what = f"{len(alone)} of its {len(table.rows)} answers have no question, the first is of {alone[0]}"
+    return [ScanProblem("file", path, "missing_question", what)]
 
 
 def _answers_of(path: str, table: Table, tables: Mapping[str, Table]) -> dict[str, dict[str, int]] | ScanProblem:
@@ -187,7 +222,7 @@ def _of_table(
         else:
             places = {other: rows[row.key] for other, rows in answers.items() if row.key in rows}
             if not places:
-                yield ScanProblem("episode", upstream, "missing_answer", "no annotation has its question_id")
+                yield ScanProblem("episode", upstream, "missing_answer", "no annotation has its question_id alone")
                 continue
             (other, place), *_ = places.items()
             locator = {**asked, "kind": table.kind, "rows": [number, place], "sha256": digests}
@@ -195,6 +230,9 @@ def _of_table(
 
 
 def _ask(item: ItemBuilder, found: Said) -> None:
+    for name, text in (("question", found.question), ("answer", found.answer)):
+        if not text.strip():
+            raise EpisodeError("empty_message", f"the {name} is empty")
     shown = [item.find(names, folders=found.folders) for names in found.pictures]
     if any(part is None for part in shown):
         # A question about a picture means nothing without it, unless the row says in words what it shows.
@@ -229,7 +267,7 @@ def _flickr(root: SourceRoot, ref: EpisodeRef, item: ItemBuilder) -> RawEpisode:
         listed = vqa_flickr.named(boxes, told)
         item.digested("boxes", [size, listed, without])
         item.attributes |= {"boxes": {"unit": "px", "size_wh": list(size), "items": listed}, "without_box": without}
-    shown = item.find([f"{key}.jpg"], folders=["flickr30k-images", "flickr30k_images"])
+    shown = item.find([f"{key}.jpg"], folders=FLICKR_FOLDERS)
     for medium in item.media.values():
         stated = item.attributes.get("boxes", {}).get("size_wh", [medium.width, medium.height])
         if stated != [medium.width, medium.height]:

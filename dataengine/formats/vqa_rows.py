@@ -19,6 +19,7 @@ from dataengine.formats import fields
 
 Kind = Literal["questions", "answers", "visual_genome_qa", "gqa", "nlvr2", "snli_ve"]
 MAX_BOXES = 4096
+FLICKR_FOLDERS = ("flickr30k-images", "flickr30k_images")
 _TRUTHS = ("True", "False")
 _RELATIONS = ("entailment", "neutral", "contradiction")
 
@@ -145,7 +146,7 @@ def _genome(value: Sequence[Mapping[str, Any]]) -> list[Row]:
             rows.append(Row(f"image row {number}", problem=("bad_row", "its `qas` is no list")))
             continue
         for inner, qa in enumerate(image["qas"]):
-            own = {"image_id": image.get("id"), **qa} if isinstance(qa, dict) else qa
+            own = {"image_id": image.get("id", image.get("image_id")), **qa} if isinstance(qa, dict) else qa
             row = _keyed(own, "qa_id", inner)
             rows.append(Row(f"image row {number} {row.key}", problem=row.problem) if row.problem else row)
     return rows
@@ -269,4 +270,5 @@ def _snli_ve(row: Row) -> Said:
     claim, caption = _text(row.value, "sentence2"), row.value.get("sentence1")
     instead = None if caption is None else f"{fields.as_text(caption, 'sentence1')}\n{claim}"
     attributes = _rest(row.value, ("sentence2", "gold_label"))
-    return Said(((f"{fields.as_text(image, 'Flickr30K_ID')}.jpg",),), claim, answer, attributes, instead)
+    name = f"{fields.as_text(image, 'Flickr30K_ID')}.jpg"
+    return Said(((name,),), claim, answer, attributes, instead, FLICKR_FOLDERS)

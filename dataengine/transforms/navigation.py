@@ -22,6 +22,8 @@ START_TOLERANCE_M = 1e-3
 ROTATION_TOLERANCE = 1e-3
 MAX_ELEVATION_DEG = 90.0
 MAX_TILT_DEG = 30.0
+MAX_STEP = 4.0
+"""How far a forward step may lead, in steps: 1.75 is the most of 96,441 in VLN-CE, down a stair."""
 STILL_M = 1e-3
 """Forward steps that moved less than this over the ground (a collision) have no direction to compare."""
 
@@ -42,6 +44,7 @@ def habitat_discrete(spec: HabitatDiscrete, arrays: Mapping[str, NDArray[Any]]) 
 
     Raises `EpisodeError`: `missing_stream`, `bad_shape`, `bad_value`, `unknown_action`, `missing_stop` (stop is not
     exactly the last action), `length_mismatch` (locations), `start_mismatch`, `bad_rotation` (not a pure yaw),
+    `step_too_long` (a place more than four steps from the one before),
     `heading_mismatch` (headings and walked directions disagree: start and actions are of two versions of the set),
     `bad_elevation` (the camera looks beyond straight up or down).
     """
@@ -154,6 +157,7 @@ def _recorded(spec: HabitatDiscrete, arrays: Mapping[str, NDArray[Any]], forward
     off = float(np.abs(locations[0] - start).max())
     if not off <= START_TOLERANCE_M:
         raise EpisodeError("start_mismatch", f"the first location is {off:.3g} m off the start position")
+    _check_steps(spec, locations)
     _check_headings(spec, locations, heading + np.radians(turned[:-1][forward]))
     place = np.concatenate([[0], np.cumsum(forward)])
     path: Floats = to_episode_frame(locations - start, heading)[place]
@@ -263,6 +267,15 @@ def to_habitat_world(offsets: Floats, heading: float) -> Floats:
 def _wrapped_radians(degrees: Floats) -> Floats:
     """Degrees as radians in (-pi, pi]; wrapped before the factor, so that whole turns come back exactly."""
     return np.radians(180.0 - np.mod(180.0 - degrees, 360.0))
+
+
+def _check_steps(spec: HabitatDiscrete, locations: Floats) -> None:
+    """No forward step leads farther than sliding and stairs explain."""
+    lengths = np.linalg.norm(np.diff(locations, axis=0), axis=1)
+    beyond = np.flatnonzero(lengths > MAX_STEP * spec.forward_m)
+    if beyond.size:
+        what = f"forward step {beyond[0]} leads {lengths[beyond[0]]:.3g} m, a step is {spec.forward_m:g} m"
+        raise EpisodeError("step_too_long", what)
 
 
 def _check_headings(spec: HabitatDiscrete, locations: Floats, headings: Floats) -> None:

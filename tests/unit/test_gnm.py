@@ -82,6 +82,16 @@ class TestFolders:
             (place / "1.jpg").rename(place / "01.jpg")
         assert reasons(scan("gnm", tmp_path)) == [("a", "missing_media")]
 
+    def test_a_trajectory_that_lost_its_numbers_is_told(self, tmp_path):
+        place = writer.write_gnm(tmp_path)
+        (place / "A_Jackal_Plaza_0/traj_data.pkl").unlink()
+        (place / "elsewhere/maps").mkdir(parents=True)
+        (place / "elsewhere/maps/0.jpg").write_bytes(writer.picture(0))
+        found = scan("gnm", place)
+        assert reasons(found) == [("A_Jackal_Plaza_0", "missing_file")]
+        assert [entry.upstream_id for entry in found if isinstance(entry, EpisodeRef)] == ["A_Jackal_Plaza_1"]
+        assert len(scan("gnm", place, names="*_1")) == 1
+
     @pytest.mark.parametrize(
         ("change", "reason"),
         [

@@ -181,6 +181,25 @@ def test_plain_rows_that_are_not_right(tmp_path, row, reason):
     assert reason_of(tmp_path, row, **PLAIN) == reason
 
 
+@pytest.mark.parametrize(
+    ("unit", "change", "reason"),
+    [
+        ("px", {"bbox": [-1, 0, 65, 49]}, "none"),
+        ("px", {"bbox": [1, 2, 300, 40]}, "bad_region"),
+        ("px", {"point": [5, 90]}, "bad_region"),
+        ("px", {"trace": [[1, 2], [-40, 3]]}, "bad_region"),
+        ("px", {"bbox": [[1, 2, 3, 4], [1, 2, 3, 400]]}, "bad_region"),
+        ("frac", {"bbox": [0.1, 0.2, 1.0, 1.0]}, "none"),
+        ("frac", {"bbox": [1, 2, 30, 40]}, "bad_region"),
+        ("0-1000", {"bbox": [1, 2, 1000, 1200]}, "bad_region"),
+    ],
+)
+def test_regions_of_another_unit_or_picture(tmp_path, unit, change, reason):
+    (tmp_path / "wide.jpg").write_bytes(images.encode(np.zeros((48, 64, 3), np.uint8)))
+    row = {"image": "wide.jpg", "question": "Where?", **change}
+    assert reason_of(tmp_path, row, **{**PLAIN, "unit": unit, "text": "question"}) == reason
+
+
 def test_nothing_is_guessed_and_nothing_else_is_claimed(tmp_path, data):
     for options in (
         {"layout": "grounding_jsonl", "boxes": "bbox"},

@@ -209,7 +209,12 @@ def test_rows_that_are_no_episodes(tmp_path):
     rows = [good, good | {"episode_id": "2"}, good | {"episode_id": "2"}, {"episode_id": None}, {"episode_id": "5"}]
     writer.write_file(tmp_path / "a.json.gz", {"episodes": rows})
     found = scan(tmp_path)
-    assert reasons(found) == [("a/row 3", "bad_type"), ("a/2", "duplicate_episode"), ("a/5", "unknown_layout")]
+    assert reasons(found) == [
+        ("a/row 3", "bad_type"),
+        ("a/2 (1 of 2)", "duplicate_episode"),
+        ("a/2 (2 of 2)", "duplicate_episode"),
+        ("a/5", "unknown_layout"),
+    ]
     assert [ref.upstream_id for ref in found if isinstance(ref, EpisodeRef)] == ["a/WORKER:TASK0"]
 
 

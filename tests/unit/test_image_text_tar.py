@@ -174,6 +174,22 @@ def test_bad_samples_are_told(tmp_path, members, reason):
     assert reason_of(tmp_path, members, record=["mp"]) == reason
 
 
+def test_a_sample_of_img2dataset_that_lost_its_picture_is_told(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, data in (
+            ("0.jpg", images.encode(square("red", left=True))),
+            ("0.json", b"{}"),
+            ("0.txt", b"a"),
+            ("1.json", b"{}"),
+            ("1.txt", b"b"),
+        ):
+            told = tarfile.TarInfo(name)
+            told.size = len(data)
+            tar.addfile(told, io.BytesIO(data))
+    found = list(get_format("image_text_tar").scan(SourceRoot(tmp_path), None, {}))
+    assert [getattr(entry, "reason", "read") for entry in found] == ["read", "missing_media"]
+
+
 def test_a_cut_tar_is_a_file_problem_and_a_neighbour_changes_no_digest(tmp_path):
     packed(tmp_path / "t.tar", [("a.txt", b"one"), ("b.txt", b"two")])
     before = read(tmp_path, scan(tmp_path)[0]).raw_digest

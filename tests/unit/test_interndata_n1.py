@@ -43,6 +43,14 @@ def names(found):
     return [entry.upstream_id for entry in found if isinstance(entry, EpisodeRef)]
 
 
+def test_episodes_and_trees_that_lost_a_file_are_told(trees):
+    (trees / f"{SCENE}/data/chunk-000/episode_000001.parquet").unlink()
+    (trees / f"{TREE}/meta/info.json").unlink()
+    found = scan(trees)
+    assert names(found) == [f"{SCENE}/episode_000000"]
+    assert reasons(found) == [(f"{SCENE}/episode_000001", "missing_file"), (f"{TREE}/meta/info.json", "missing_file")]
+
+
 def test_both_versions(trees):
     refs = scan(trees)
     assert names(refs) == [f"{SCENE}/episode_000000", f"{SCENE}/episode_000001", f"{TREE}/episode_000000"]

@@ -145,6 +145,29 @@ def test_bad_rows(tmp_path, rows, types, reason):
     assert reason_of(write(tmp_path, rows, **types)) == reason
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"image": ONE, "caption": " \n"}, "empty_message"),
+        ({"image": None, "caption": "a"}, "missing_media"),
+        ({"image": None, "question": "q", "answer": "a"}, "missing_media"),
+        ({"image": ONE, "conversations": {"from": ["human", "gpt"], "value": ["q"]}}, "length_mismatch"),
+    ],
+)
+def test_rows_that_say_nothing(tmp_path, row, reason):
+    write(tmp_path, [row], image=IMAGE)
+    assert reason_of(tmp_path) == reason
+
+
+def test_turns_by_key_and_rows_of_one_picture(tmp_path):
+    """Older versions of `datasets` keep a list of objects as one list a key."""
+    turns = {"from": ["human", "gpt"], "value": ["<image>Who?", "Me."]}
+    write(tmp_path, [{"image": ONE, "conversations": turns}, {"image": ONE, "conversations": turns}])
+    first, second = (read(tmp_path, ref) for ref in scan(tmp_path))
+    assert said(first) == [("user", ["image", "Who?"]), ("assistant", ["Me."])]
+    assert first.group == second.group
+
+
 def test_bad_files(tmp_path):
     write(tmp_path, [{"image": ONE, "caption": "a", "id": "x"}] * 2)
     assert [entry.reason for entry in scan(tmp_path, id="id")] == ["duplicate_episode"] * 2

@@ -248,14 +248,60 @@ def test_wrong_types_everywhere_have_reasons(tmp_path, place, value):
     legal = {"scene_id": "text", "instruction_text": "text", "info": {}, "goals": []}
     if place == "trajectory_id" and value in (7, "text"):
         legal["trajectory_id"] = value  # a number in R2R, a text in RxR
-    legal |= {"reference_path": [], "actions": [], "locations": []}
+    legal |= {"reference_path": [], "actions": []}
     (ref,) = scan(tmp_path)
-    if place in legal and legal[place] == value:
+    if (place in legal and legal[place] == value) or (value is None and place in ("goals", "info", "reference_path")):
         read(tmp_path, ref)
         return
     with pytest.raises(EpisodeError) as caught:
         read(tmp_path, ref)
-    assert caught.value.reason in {"bad_type", "bad_shape", "bad_value", "missing_key"}
+    assert caught.value.reason in {"bad_type", "bad_shape", "bad_value", "missing_key", "length_mismatch"}
+
+
+def test_what_upstream_leaves_out_or_null(tmp_path):
+    told, truth = vlnce_writer.episode(1, ACTIONS)
+    told = {**told, "goals": None, "info": None}
+    del told["reference_path"]
+    vlnce_writer.write_split(tmp_path, "train", [(told, truth)])
+    (ref,) = scan(tmp_path)
+    assert set(read(tmp_path, ref).arrays) == {"actions", "locations", "start_position", "start_rotation"}
+
+
+def test_contradictions_have_reasons(tmp_path):
+    """A count that is not the locations', an instruction that says nothing, none at all."""
+    entries = [vlnce_writer.episode(number, ACTIONS) for number in range(3)]
+    entries[0][1]["forward_steps"] = 99
+    entries[1][0]["instruction"]["instruction_text"] = " \n"
+    del entries[2][0]["instruction"]
+    vlnce_writer.write_split(tmp_path, "train", entries)
+    found = []
+    for ref in scan(tmp_path):
+        with pytest.raises(EpisodeError) as caught:
+            read(tmp_path, ref)
+        found.append(caught.value.reason)
+    assert found == ["length_mismatch", "bad_text", "missing_key"]
+
+
+def test_a_number_beyond_every_float_is_not_taken_for_null(tmp_path):
+    told, truth = vlnce_writer.episode(1, ACTIONS)
+    told["info"] = {"metrics": [{"nDTW": HUGE}]}
+    vlnce_writer.write_split(tmp_path, "train", [(told, truth)])
+    path = tmp_path / "train/train.json.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(json.dumps(HUGE).encode(), b"-1e400")))
+    (ref,) = scan(tmp_path)
+    with pytest.raises(EpisodeError) as caught:
+        read(tmp_path, ref)
+    assert caught.value.reason == "bad_value"
+
+
+def test_a_place_far_away_in_a_long_walk_is_told(tmp_path):
+    told, truth = vlnce_writer.episode(1, [FORWARD] * 30 + [STOP])
+    truth["locations"][12][0] += 100.0
+    vlnce_writer.write_split(tmp_path, "train", [(told, truth)])
+    (ref,) = scan(tmp_path)
+    with pytest.raises(EpisodeError) as caught:
+        convert(read(tmp_path, ref), Conversion.load("vlnce_r2r"))
+    assert caught.value.reason == "step_too_long"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataengine import images
 from dataengine.convert import Conversion, convert
@@ -128,6 +130,40 @@ def test_vqav2_rows(tmp_path, questions, annotations, expected):
     except BadInput as error:
         told = error.reason
     assert told == expected
+
+
+def test_answers_without_question_are_told(tmp_path):
+    found = scan(_vqav2(tmp_path, [QUESTION], [ANSWERS, {**ANSWERS, "question_id": 2}]))
+    assert [entry.reason for entry in found if isinstance(entry, ScanProblem)] == ["missing_question"]
+    assert "1 of its 2" in found[-1].what
+
+
+@pytest.mark.parametrize(("question", "answer"), [(" ", "a"), ("What?", " \n")])
+def test_an_empty_question_or_answer_is_no_item(tmp_path, question, answer):
+    place = _vqav2(tmp_path, [{**QUESTION, "question": question}], [{**ANSWERS, "multiple_choice_answer": answer}])
+    assert reasons(place) == {"empty_message": 1}
+
+
+def test_large_files_are_told_by_how_they_begin(tmp_path, monkeypatch):
+    """Visual Genome's file and most of GQA's are larger than what is parsed to recognise them."""
+    monkeypatch.setattr("dataengine.formats.vqa._DETECTED_BYTES", 16)
+    written = {
+        "visual_genome_qa": [{"id": 1, "qas": [{"question": "a?", "answer": "b", "image_id": 1, "qa_id": 2}]}],
+        "gqa": {"7": {"question": "a?", "answer": "b", "imageId": "1"}},
+        "vqav2": {"questions": [QUESTION]},
+    }
+    for layout, value in written.items():
+        (tmp_path / "a.json").write_text(json.dumps(value))
+        assert get_format("vqa").detect(SourceRoot(tmp_path), None).layout == layout
+    (tmp_path / "a.json").write_text(json.dumps({"7": {"question": "a?", "answer": "b"}}))
+    assert get_format("vqa").detect(SourceRoot(tmp_path), None) is None
+
+
+def test_16_bit_gray_is_scaled_and_not_cut_off():
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    np.testing.assert_array_equal(images.decode(buffer.getvalue()), np.repeat((values >> 8)[..., None], 3, axis=2))
 
 
 def test_two_files_of_answers_are_not_guessed_between(tmp_path):
@@ -295,3 +331,24 @@ def test_wrong_options_and_other_files(tmp_path, data):
     (tmp_path / "x.json").write_text('{"a": 1}')
     assert reasons(tmp_path) == {"unknown_layout": 1}
     assert reasons(tmp_path, layout="gqa") == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"bbox": [1.0, 2.0, 900.0, 10.0]}, "bad_value"), ({"sent": "  "}, "empty_message")],
+)
+def test_a_phrase_that_means_nothing_or_a_box_far_outside(tmp_path, change, reason):
+    write_refcoco(tmp_path, 2)
+    (path,) = tmp_path.glob("**/instances.json")
+    if "bbox" in change:
+        told = json.loads(path.read_text())
+        for row in told["annotations"]:
+            row.update(change)
+        path.write_text(json.dumps(told))
+    else:
+        refs = pickle.loads((path.parent / "refs(unc).p").read_bytes())
+        refs[0]["sentences"][0]["sent"] = change["sent"]
+        (path.parent / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
+    with pytest.raises(BadInput) as caught:
+        read(tmp_path, scan(tmp_path, "refcoco")[0], "refcoco")
+    assert caught.value.reason == reason
