@@ -75,6 +75,7 @@ class MinariFormat:
     )
 
     def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
+        damaged: Detection | None = None
         for folder in data_sets(root, only)[:20]:
             try:
                 found = load(root, folder)
@@ -82,11 +83,17 @@ class MinariFormat:
                 continue
             if found is None:
                 continue
-            stored = _stored(root, folder, found)
+            layout = f"minari_{found.storage}"
+            try:
+                stored = _stored(root, folder, found)
+            except BadInput as error:  # claimed all the same, so that a scan can tell what is wrong with it
+                told = f"{folder}{METADATA} describes {found.episodes} episodes that cannot be read: {error.reason}"
+                damaged = damaged or Detection(self.name, 0.6, (told,), layout=layout)
+                continue
             if stored:
                 told = f"{folder}{METADATA} describes {found.episodes} episodes kept as {found.storage}"
-                return Detection(self.name, 0.95, (told,), layout=f"minari_{found.storage}")
-        return None
+                return Detection(self.name, 0.95, (told,), layout=layout)
+        return damaged
 
     def scan(
         self, root: SourceRoot, only: str | None, options: Mapping[str, Any]

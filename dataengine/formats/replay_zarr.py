@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.documents import sha256_bytes
+from dataengine.documents import load_json, sha256_bytes
 from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError
 from dataengine.formats import archive_zip, pictures, zarr_arrays
@@ -28,7 +28,7 @@ MAX_EPISODES = 1 << 20
 MAX_PROBED = 5
 ENDS = "meta/episode_ends"
 _METADATA = (".zarray", "zarr.json")
-_ARRAY = re.compile(r"(data|meta)/([^/]{1,200})/(?:\.zarray|zarr\.json)")
+_NODE = re.compile(r"(data|meta)/([^/]{1,200})/(?:\.zarray|\.zgroup|zarr\.json)")
 _PICTURE = re.compile(r"img|image|rgb")
 _LEFT = re.compile(r"depth|point_?cloud")
 _UMI = frozenset(("robot0_eef_pos", "robot0_eef_rot_axis_angle", "robot0_gripper_width"))
@@ -100,14 +100,14 @@ class ReplayZarrFormat:
         store = _store(root, ref.locator)
         for path in ref.files:
             if not root.exists(path):
-                raise FormatError("missing_chunk", f"{path} is not there; a fill value would be made up", where=path)
+                raise zarr_arrays.missing_chunk(path)
         with root.unchanged(*ref.files):
             ends = _ends(store)
             number = int(ref.locator["episode"])
             if number >= len(ends):
                 raise FormatError("changed_during_read", f"{ENDS} lists {len(ends)} episodes")
             start, stop = int(ends[number - 1]) if number else 0, int(ends[number])
-            arrays, media, unread = {}, {}, [f"meta/{name}" for name in _names(store, "meta") if name != "episode_ends"]
+            arrays, media, unread = {}, {}, _beside(store)
             for array in _arrays(store, int(ends[-1])):
                 name = array.name.removeprefix("data/")
                 if _is_left(array):
@@ -168,8 +168,33 @@ def _store(root: SourceRoot, locator: Mapping[str, Any]) -> Store:
 
 def _names(store: Store, group: str) -> list[str]:
     """Names of the arrays of `data` or `meta`."""
-    found = (_ARRAY.fullmatch(name) for name in store.names())
+    return [name for name in _nodes(store, group) if not _is_group(store, f"{group}/{name}")]
+
+
+def _nodes(store: Store, group: str) -> list[str]:
+    """Names of the arrays and of the groups of `data` or `meta`."""
+    found = (_NODE.fullmatch(name) for name in store.names())
     return sorted({match[2] for match in found if match is not None and match[1] == group})
+
+
+def _is_group(store: Store, name: str) -> bool:
+    """Whether a node is a group. One whose metadata are no JSON is taken for an array, and refused as one."""
+    if store.has(f"{name}/.zarray"):
+        return False
+    where = f"{name}/zarr.json"
+    if not store.has(where):
+        return True
+    try:
+        told = load_json(store.read(where, limit=zarr_arrays.MAX_METADATA), where)
+    except BadInput:
+        return False
+    return isinstance(told, dict) and told.get("node_type") == "group"
+
+
+def _beside(store: Store) -> list[str]:
+    """What is not read: arrays of `meta` beside the ends, and groups below `data` and `meta`."""
+    groups = [f"data/{name}" for name in _nodes(store, "data") if _is_group(store, f"data/{name}")]
+    return groups + [f"meta/{name}" for name in _nodes(store, "meta") if name != "episode_ends"]
 
 
 def _ends(store: Store) -> NDArray[np.int64]:

@@ -63,7 +63,9 @@ class FolderStore:
     def names(self) -> tuple[str, ...]:
         """Names of metadata files alone; a folder of a million chunks is not listed."""
         pattern = glob.escape(self.prefix)
-        found = [path for name in (".zarray", "zarr.json") for path in self.root.glob(f"{pattern}*/*/{name}")]
+        found = [
+            path for name in (".zarray", ".zgroup", "zarr.json") for path in self.root.glob(f"{pattern}*/*/{name}")
+        ]
         return tuple(sorted(path[len(self.prefix) :] for path in found))
 
     def has(self, name: str) -> bool:
@@ -152,9 +154,7 @@ class ZarrArray:
     def packed(self, key: str) -> bytes:
         """A chunk's bytes as they are stored."""
         if not self.store.has(key):
-            raise FormatError(
-                "missing_chunk", f"the chunk {key} is not there; a fill value would be made up", where=key
-            )
+            raise missing_chunk(key)
         return self.store.read(key, limit=MAX_CHUNK)
 
     def _chunk(self, key: str) -> NDArray[Any]:
@@ -165,6 +165,15 @@ class ZarrArray:
         if len(unpacked) != size:
             raise corrupt(key, f"it holds {len(unpacked)} bytes, its array says {size}")
         return np.frombuffer(unpacked, self.dtype).reshape(self.chunks, order="F" if self.order == "F" else "C")
+
+
+def missing_chunk(key: str) -> FormatError:
+    """The error for a chunk that is not there: lost, or left out by zarr 3, which nobody can tell apart."""
+    told = (
+        f"{key} is not there; a fill value would be made up: copy the file again, or, where the writer left out chunks "
+        "of nothing but the fill value (zarr 3 does), write the store again with `write_empty_chunks`"
+    )
+    return FormatError("missing_chunk", told, where=key)
 
 
 def open_array(store: Store, name: str) -> ZarrArray:

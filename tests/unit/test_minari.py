@@ -198,6 +198,23 @@ def test_a_lost_episode_is_told_and_the_others_stay(sets: Path, tmp_path: Path) 
     assert left.raw_digest == before[left.upstream_id]
 
 
+def test_a_set_with_a_cut_file_is_still_minari_and_hides_no_other(sets: Path, tmp_path: Path) -> None:
+    shutil.copytree(sets / "hdf5", tmp_path / "a_cut")
+    cut = next((tmp_path / "a_cut").glob("**/main_data.hdf5"))
+    cut.write_bytes(cut.read_bytes()[:2000])
+    alone = MINARI.detect(SourceRoot(tmp_path), None)
+    assert alone is not None
+    assert alone.confidence == 0.6
+    assert "unreadable_file" in alone.evidence[0]
+    assert problems(tmp_path) == {"unreadable_file"}
+    cut.unlink()
+    assert problems(tmp_path) == {"missing_file"}
+    shutil.copytree(sets / "hdf5_raw", tmp_path / "b_whole")
+    beside = MINARI.detect(SourceRoot(tmp_path), None)
+    assert beside is not None
+    assert beside.confidence == 0.95
+
+
 def test_a_row_behind_the_last_step_that_holds_something_is_data(sets: Path, tmp_path: Path) -> None:
     place = edited(sets, "arrow", tmp_path)
     path = place / "toy/nested-v0/data/0/part-0.arrow"

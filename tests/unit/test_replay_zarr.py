@@ -151,6 +151,29 @@ def test_depth_and_other_metadata_are_named(pusht):
     assert read(pusht).attributes["unread"] == ["data/both_rgb", "data/camera_depth", "meta/task"]
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_groups_that_are_not_read_are_named(tmp_path, version):
+    store = zarr.create_group(str(tmp_path / STORE), zarr_format=version)
+    data, meta = store.create_group("data"), store.create_group("meta")
+    data.create_array("state", data=np.arange(6.0).reshape(3, 2), chunks=(3, 2))
+    data.create_group("obs").create_array("deep", data=np.arange(3.0))
+    meta.create_array("episode_ends", data=np.array([3]))
+    meta.create_group("more")
+    raw = read(tmp_path)
+    assert list(raw.arrays) == ["state"]
+    assert raw.attributes["unread"] == ["data/obs", "meta/more"]
+
+
+def test_a_missing_chunk_says_what_to_do(tmp_path):
+    store = zarr.create_group(str(tmp_path / STORE), zarr_format=3)
+    store.create_group("data").create_array("state", data=np.zeros((3, 2)), chunks=(3, 2))
+    store.create_group("meta").create_array("episode_ends", data=np.array([3]))
+    (ref,) = scan(tmp_path)
+    with pytest.raises(BadInput, match="write_empty_chunks") as caught:
+        FORMAT.read(SourceRoot(tmp_path), ref)
+    assert caught.value.reason == "missing_chunk"
+
+
 def test_a_neighbour_changes_nothing(tmp_path):
     write_pusht(tmp_path, (6, 9))
     before = read(tmp_path).raw_digest
