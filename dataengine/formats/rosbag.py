@@ -19,8 +19,8 @@ from dataengine.formats.rosbag_beside import Beside
 from dataengine.formats.rosbag_cdr import check_head
 from dataengine.formats.rosbag_layouts import LAYOUTS, layout_of
 from dataengine.formats.rosbag_model import Channel, Storage, compare, inflated
-from dataengine.formats.rosbag_options import Options, parse
-from dataengine.formats.rosbag_streams import Found, told_of
+from dataengine.formats.rosbag_options import Options, Topic, parse
+from dataengine.formats.rosbag_streams import Found, Joints, told_of
 from dataengine.formats.rosbag_topics import AnyDecoder, Decoders, Inbox, Stream
 from dataengine.formats.rosbag_types import DefinitionError
 from dataengine.storage import SourceRoot
@@ -201,9 +201,12 @@ class _Reader:
         found, media = Found(), dict[str, Media]()
         streams: dict[str, Any] = {}
         for name, stream in sorted(self._streams.items()):
-            told = self._given(stream, found, media)
-            if told is not None:
-                streams[name] = told
+            given = [self._given(stream, found, media, entry) for entry in stream.entries]
+            for entry, told in zip(stream.entries, given, strict=True):
+                if told is not None:
+                    streams[(entry.stream if entry is not None else None) or name] = told
+            if None not in given:
+                self._tell_left(stream, found)
                 continue
             if stream.entry is not None:
                 raise EpisodeError("unread_stream", f"{name}: {stream.why}", fix="leave the topic out of `topics`")
@@ -213,13 +216,20 @@ class _Reader:
                     del described["stream"]
         return found, media, self._attributes(found, streams)
 
-    def _given(self, stream: Stream, found: Found, media: dict[str, Media]) -> dict[str, Any] | None:
+    @staticmethod
+    def _tell_left(stream: Stream, found: Found) -> None:
+        if isinstance(stream.sink, Joints) and (left := stream.sink.left()):
+            found.joints[stream.name] = left
+
+    def _given(
+        self, stream: Stream, found: Found, media: dict[str, Media], entry: Topic | None
+    ) -> dict[str, Any] | None:
         """Put a stream into the episode, and say what there is to it; None for one that is not read."""
         if stream.why is not None:
             return None
         found.told = {}
         try:
-            return {"clock": stream.give(found, media), **told_of(found.told)}
+            return {"clock": stream.give(found, media, entry), **told_of(found.told)}
         except EpisodeError as error:
             stream.excuse(error)
             return None
@@ -227,7 +237,11 @@ class _Reader:
     def _attributes(self, found: Found, streams: Mapping[str, Any]) -> dict[str, Any]:
         counts = self.counts()
         topics = {topic: {**told, "messages": counts[topic]} for topic, told in sorted(self._topics.items())}
+        for inbox in self._inboxes.values():
+            if inbox.backwards:
+                topics[inbox.topic]["backwards"] = topics[inbox.topic].get("backwards", 0) + inbox.backwards
         unread = [f"{topic}: {why}" for topic, why in self._unread.items()]
+        unread += [f"{name}: the joints {', '.join(left)}" for name, left in found.joints.items()]
         unread += [f"{name}: bytes, a list of texts, or of changing size" for name in found.unread]
         attributes: dict[str, Any] = {"topics": topics, "streams": dict(streams), "unread": sorted(unread)}
         if self._recovered:

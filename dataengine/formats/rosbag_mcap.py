@@ -134,7 +134,8 @@ class Mcap:
             for message in self._take(code, memoryview(data)[at - length : at]):
                 count += 1
                 yield message
-        self.recovered.append(f"but for {count} messages at the beginning of that chunk, read without its checksum")
+        if count:
+            self.recovered.append(f"but for {count} messages at the beginning of that chunk, read without its checksum")
 
     def _chunk(self, content: bytes) -> Iterator[Stored]:
         if len(content) < _CHUNK.size:

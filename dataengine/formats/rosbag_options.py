@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -33,6 +33,8 @@ class Topic:
     inside: str | None = None
     payload: Payload | None = None
     where: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    beside: tuple[Topic, ...] = ()
+    """Further streams of the same topic: the joints of its other publishers."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def parse(options: Mapping[str, Any]) -> Options:
     if not isinstance(recover, bool):
         raise _wrong("recover", "true or false", recover)
     return Options(
-        topics=tuple(_topic(str(name), entry) for name, entry in entries.items()),
+        topics=tuple(_topics(str(name), entry) for name, entry in entries.items()),
         images=option_names(options, "images", ()) if "images" in options else None,
         clock=_clock(options.get("clock", "log")),
         pictures=picture_codec(options),
@@ -76,6 +78,17 @@ def parse(options: Mapping[str, Any]) -> Options:
         definitions=dict(definitions),
         recover=recover,
     )
+
+
+def _topics(name: str, told: Any) -> Topic:
+    """One entry, or a list of them where several nodes publish their joints on one topic."""
+    if not isinstance(told, list):
+        return _topic(name, told)
+    entries = [_topic(name, entry) for entry in told]
+    streams = {entry.stream for entry in entries}
+    if len(entries) < 2 or None in streams or len(streams) < len(entries) or not all(one.joints for one in entries):
+        raise _wrong(f"topics.{name}", "a list of streams with a `stream` and `joints` each", told)
+    return replace(entries[0], beside=tuple(entries[1:]))
 
 
 def _topic(name: str, told: Any) -> Topic:

@@ -25,11 +25,12 @@ Numbers = NDArray[Any]
 
 @dataclass
 class Found:
-    """What streams give an episode. `unread` are fields of read topics that were left."""
+    """What streams give an episode. `unread` are fields of read topics that were left, `joints` those of a stream."""
 
     arrays: dict[str, Numbers] = field(default_factory=dict)
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    joints: dict[str, list[str]] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, array: Numbers) -> None:
@@ -123,25 +124,34 @@ class Fields:
 
 @dataclass
 class Joints:
-    """JointState: position, velocity and effort [N, J] in the order of the first message's names, or of `wanted`."""
+    """JointState: position, velocity and effort [N, J] in the order of the first message's names, or of wanted ones."""
 
-    wanted: tuple[str, ...] = ()
     inner: Fields = field(default_factory=lambda: Fields(keep_all=True))
 
     def add(self, columns: Columns, rows: int) -> None:
         self.inner.add(columns, rows)
 
-    def give(self, stream: str, order: NDArray[np.intp], found: Found) -> NDArray[np.intp]:
+    taken: set[str] = field(default_factory=set)
+
+    def left(self) -> list[str]:
+        """Joints that the messages name and no stream took, sorted."""
+        named = self.inner.columns().get("name")
+        return sorted({name for row in (named.values if named is not None else ()) for name in row} - self.taken)
+
+    def give(
+        self, stream: str, order: NDArray[np.intp], found: Found, wanted: tuple[str, ...] = ()
+    ) -> NDArray[np.intp]:
         """Give the arrays, and return the rows that hold the joints (others are another publisher's)."""
         columns = self.inner.columns()
         named = columns.get("name")
         if named is None or named.kind != "texts":
             raise EpisodeError("missing_stream", f"{stream} names no joints")
-        rows = [number for number in order.tolist() if not self.wanted or set(self.wanted) & set(named.values[number])]
+        rows = [number for number in order.tolist() if not wanted or set(wanted) & set(named.values[number])]
         if not rows:
-            raise EpisodeError("missing_stream", f"{stream} never holds the joints {', '.join(self.wanted)}")
-        names = self.wanted or tuple(named.values[rows[0]])
-        picks = _picks(stream, names, [tuple(named.values[row]) for row in rows], any_others=bool(self.wanted))
+            raise EpisodeError("missing_stream", f"{stream} never holds the joints {', '.join(wanted)}")
+        names = wanted or tuple(named.values[rows[0]])
+        picks = _picks(stream, names, [tuple(named.values[row]) for row in rows], any_others=bool(wanted))
+        self.taken |= set(names)
         for part in ("position", "velocity", "effort"):
             values = _joint_values(stream, part, columns.get(part), rows, picks, [len(named.values[r]) for r in rows])
             if values is not None:
@@ -164,7 +174,7 @@ def _picks(
         missing = [name for name in names if name not in own]
         if len(set(own)) != len(own) or missing or (not any_others and len(own) != len(names)):
             what = f"{stream}: a message names the joints {', '.join(own)}, others {', '.join(names)}"
-            fix = "name the `joints` of this stream in `topics`, where several nodes publish on one topic"
+            fix = "name in `topics` a `stream` and its `joints` for each of the nodes that publish on one topic"
             raise EpisodeError("changed_names", what, fix=fix)
         known[own] = tuple(own.index(name) for name in names)
     return [known[own] for own in each]

@@ -112,7 +112,7 @@ class Stream:
             if options.images is not None and channel.topic not in options.images:
                 made.why = "not among the converter's `images`"
         elif kind in JOINT_TYPES:
-            made.sink = Joints(entry.joints if entry is not None else ())
+            made.sink = Joints()
         elif kind in TRANSFORM_TYPES:
             made.sink = Transforms()
         elif entry is not None and entry.payload is not None:
@@ -140,7 +140,12 @@ class Stream:
         """Name a stream as unread that is sound but no one stream, where no converter asked for it; else raise."""
         if self.entry is not None or error.reason not in _NO_STREAM:
             raise error
-        self.why = error.what
+        self.why = f"{error.what}; {error.fix}" if error.fix else error.what
+
+    @property
+    def entries(self) -> tuple[Topic | None, ...]:
+        """What the converter says of each stream that comes of the topic: one, or one a publisher of joints."""
+        return (self.entry,) if self.entry is None else (self.entry, *self.entry.beside)
 
     def _leave(self, why: str) -> None:
         if self._decoded:
@@ -159,33 +164,37 @@ class Stream:
         if isinstance(self.sink, Joints | Transforms | Pictures) or rows:
             self.sink.add(columns, rows)
 
-    def give(self, found: Found, media: dict[str, Media]) -> Clock:
-        """Put the stream, in the order in which it was recorded, into an episode; returns the clock of its times."""
+    def give(self, found: Found, media: dict[str, Media], entry: Topic | None) -> Clock:
+        """Put the stream of one of `entries`, in the order in which it was recorded, into an episode.
+
+        Returns the clock of its times.
+        """
+        name = (entry.stream if entry is not None else None) or self.name
         log = np.concatenate(self._log)
-        clock, times = self._times(log)
+        clock, times = self._times(log, entry)
         if self._kept:
             kept = np.concatenate(self._kept)
             log, times = log[kept], times[kept]
         order = np.argsort(log, kind="stable")
         if isinstance(self.sink, Transforms):
-            self.sink.give(self.name, order, found, times, header=clock == "header")
+            self.sink.give(name, order, found, times, header=clock == "header")
             return clock
         if isinstance(self.sink, Pictures):
-            if self.name in media:
-                raise EpisodeError("duplicate_stream", f"two topics give {self.name}")
-            media[self.name] = self.sink.media(order, times[order])
+            if name in media:
+                raise EpisodeError("duplicate_stream", f"two topics give {name}")
+            media[name] = self.sink.media(order, times[order])
             found.told["pictures"] = self.sink.told
         elif isinstance(self.sink, Joints):
-            order = self.sink.give(self.name, order, found)
+            order = self.sink.give(name, order, found, entry.joints if entry is not None else ())
         else:
-            self.sink.give(self.name, order, found)
-        found.add(f"{self.name}/time_ns", times[order])
+            self.sink.give(name, order, found)
+        found.add(f"{name}/time_ns", times[order])
         return clock
 
-    def _times(self, log: NDArray[np.int64]) -> tuple[Clock, NDArray[np.int64]]:
+    def _times(self, log: NDArray[np.int64], entry: Topic | None) -> tuple[Clock, NDArray[np.int64]]:
         """Times [N] by the chosen clock; `header` falls back to the log's where a type has no header."""
-        clock = (self.entry.clock if self.entry is not None else None) or self.options.clock
-        own = self.entry is not None and self.entry.clock is not None
+        clock = (entry.clock if entry is not None else None) or self.options.clock
+        own = entry is not None and entry.clock is not None
         if clock == "publish":
             if any(part is None for part in self._publish):
                 what = f"{self.name}: the storage keeps no times of publishing"
@@ -243,6 +252,8 @@ class Inbox:
         self._publish: list[int | None] = []
         self._data: list[bytes] = []
         self._size = 0
+        self._last = -(1 << 63)
+        self.backwards = 0
 
     def add(self, log: int, publish: int | None, data: bytes) -> None:
         self._log.append(log)
@@ -259,6 +270,8 @@ class Inbox:
         log = np.array(self._log, np.int64)
         publish = np.array(self._publish, np.int64) if None not in self._publish else None
         self._log, self._publish = [], []
+        self.backwards += int((np.diff(log) < 0).sum()) + int(log[0] < self._last)
+        self._last = int(log[-1])
         self.count += len(data)
         lengths = np.array([len(one) for one in data], np.int64)
         self._times.update(np.stack([log, log if publish is None else publish, lengths], axis=1).data)

@@ -359,6 +359,40 @@ def test_two_publishers_of_joints(tmp_path: Path) -> None:
     assert reason(tmp_path / "b", topics={"/j": {"joints": ["a", "x"]}}) == "changed_names"
 
 
+def test_a_stream_for_each_publisher_of_joints(tmp_path: Path) -> None:
+    """Two arms and a gripper on one topic: each a stream on its own times; joints that no stream takes are named."""
+    rows = []
+    for k in range(3):
+        rows.append((10 * k + 1, "/j", joints(1, {"l1": 1.0 + k, "l2": 2.0 + k})))
+        rows.append((10 * k + 2, "/j", joints(2, {"r2": 5.0 + k, "r1": 4.0 + k})))
+    rows.append((40, "/j", joints(3, {"grip": 9.0})))
+    entries = [
+        {"stream": "left", "joints": ["l1", "l2"]},
+        {"stream": "right", "joints": ["r1", "r2"], "clock": "header"},
+    ]
+    episode = read(bag(tmp_path / "b", rows), topics={"/j": entries})
+    assert np.array_equal(episode.arrays["left/position"], [[1, 2], [2, 3], [3, 4]])
+    assert np.array_equal(episode.arrays["right/position"], [[4, 5], [5, 6], [6, 7]])
+    assert np.array_equal(episode.arrays["left/time_ns"], [1, 11, 21])
+    assert np.array_equal(episode.arrays["right/time_ns"], [2, 2, 2])
+    assert {name: told["clock"] for name, told in episode.attributes["streams"].items()} == {
+        "left": "log",
+        "right": "header",
+    }
+    assert episode.attributes["unread"] == ["left: the joints grip"]
+    wrong = ([entries[0]], [entries[0], {"stream": "right"}], [entries[0], entries[0]])
+    for given in wrong:
+        with pytest.raises(SpecError):
+            read(tmp_path / "b", topics={"/j": given})
+
+
+def test_log_times_that_run_backwards_are_counted(tmp_path: Path) -> None:
+    rows = [(time, "/j", joints(1, {"a": float(time)})) for time in (1, 2, 5, 4, 6)]
+    episode = read(bag(tmp_path / "b", rows))
+    assert np.array_equal(episode.arrays["j/position"][:, 0], [1, 2, 4, 5, 6])
+    assert episode.attributes["topics"]["/j"]["backwards"] == 1
+
+
 def test_fewer_values_than_joints_are_refused(tmp_path: Path) -> None:
     rows = [(1, "/j", joints(1, {"a": 1.0, "b": 2.0})), (2, "/j", joints(2, {"a": 1.0, "b": 2.0}, [5.0]))]
     assert reason(bag(tmp_path / "b", rows)) == "length_mismatch"
