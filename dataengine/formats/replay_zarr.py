@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dataengine.documents import load_json, sha256_bytes
 from dataengine.episode import Media, RawDigest, RawEpisode
-from dataengine.errors import BadInput, EpisodeError, FormatError
+from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
 from dataengine.formats import archive_zip, pictures, zarr_arrays
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options
 from dataengine.formats.zarr_arrays import FolderStore, Store, ZarrArray, ZipStore
@@ -83,16 +83,20 @@ class ReplayZarrFormat:
     ) -> Iterator[EpisodeRef | ScanProblem]:
         """Every episode of every store, in the order of the stores' names; a damaged store is one problem.
 
-        In a folder, archives without `meta/episode_ends` are passed over.
+        In a folder, archives without `meta/episode_ends` are passed over. Options: `pictures`, png or jpeg for
+        raw ones; `missing_chunks`, refuse (default) or fill, where the writer left out chunks of fill values (zarr 3).
         """
-        check_options(options, ("pictures",), self.name)
+        check_options(options, ("pictures", "missing_chunks"), self.name)
+        asked = options.get("missing_chunks", "refuse")
+        if asked not in ("refuse", "fill"):
+            raise SpecError(f"the option `missing_chunks` is refuse or fill, not {asked!r}", fix="correct it")
         codec = pictures.picture_codec(options)
         found = list(_stores(root, only, None))
         if not found and only is not None:
             yield ScanProblem("file", only, *_why_none(root, only))
         for label, store in found:
             try:
-                yield from list(_entries(store, label, codec))
+                yield from list(_entries(store, label, codec, filling=asked == "fill"))
             except BadInput as error:
                 yield ScanProblem("file", label or ENDS, error.reason, error.what)
 
@@ -107,8 +111,8 @@ class ReplayZarrFormat:
             if number >= len(ends):
                 raise FormatError("changed_during_read", f"{ENDS} lists {len(ends)} episodes")
             start, stop = int(ends[number - 1]) if number else 0, int(ends[number])
-            arrays, media, unread = {}, {}, _beside(store)
-            for array in _arrays(store, int(ends[-1])):
+            arrays, media, unread, filled = {}, {}, _beside(store), list[str]()
+            for array in _arrays(store, int(ends[-1]), filling=bool(ref.locator["filling"])):
                 name = array.name.removeprefix("data/")
                 if _is_left(array):
                     unread.append(array.name)
@@ -116,8 +120,9 @@ class ReplayZarrFormat:
                     media[name] = _pictures(name, array, start, stop, ref.locator["pictures"])
                 else:
                     arrays[name] = array.rows(start, stop)
+                filled += [] if _is_left(array) else array.left_out(start, stop)
             files = tuple(root.describe(path) for path in ref.files)
-        attributes = {"unread": sorted(unread)}
+        attributes = {"unread": sorted(unread)} | ({"filled": sorted(filled)} if filled else {})
         digest = RawDigest()
         for name, values in arrays.items():
             digest.add_array(name, values)
@@ -216,9 +221,9 @@ def _ends(store: Store) -> NDArray[np.int64]:
     return ends
 
 
-def _arrays(store: Store, rows: int) -> list[ZarrArray]:
+def _arrays(store: Store, rows: int, *, filling: bool) -> list[ZarrArray]:
     """The arrays of `data`, each with as many rows as the last episode's end says (upstream asserts the same)."""
-    arrays = [zarr_arrays.open_array(store, f"data/{name}") for name in _names(store, "data")]
+    arrays = [zarr_arrays.open_array(store, f"data/{name}", filling=filling) for name in _names(store, "data")]
     if not arrays:
         raise FormatError("missing_stream", "the store has no arrays below data")
     for array in arrays:
@@ -228,9 +233,9 @@ def _arrays(store: Store, rows: int) -> list[ZarrArray]:
     return arrays
 
 
-def _entries(store: Store, label: str, codec: str) -> Iterator[EpisodeRef | ScanProblem]:
+def _entries(store: Store, label: str, codec: str, *, filling: bool) -> Iterator[EpisodeRef | ScanProblem]:
     ends = _ends(store)
-    arrays = _arrays(store, int(ends[-1]))
+    arrays = _arrays(store, int(ends[-1]), filling=filling)
     listed = zarr_arrays.open_array(store, ENDS)
     place = {"archive": store.path if isinstance(store, ZipStore) else None, "prefix": getattr(store, "prefix", "")}
     start = 0
@@ -241,8 +246,9 @@ def _entries(store: Store, label: str, codec: str) -> Iterator[EpisodeRef | Scan
             continue
         needed = [_metadata_name(array) for array in (listed, *arrays)] + listed.chunk_names(0, len(ends))
         for array in arrays:
-            needed += [] if _is_left(array) else array.chunk_names(start, stop)
-        locator = {**place, "episode": number, "pictures": codec}
+            names = [] if _is_left(array) else array.chunk_names(start, stop)
+            needed += [name for name in names if not filling or store.has(name)]
+        locator = {**place, "episode": number, "pictures": codec, "filling": filling}
         yield EpisodeRef(name, locator, store.files(needed), {"rows": stop - start})
         start = stop
 

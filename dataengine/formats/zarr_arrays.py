@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,7 +110,10 @@ class ZipStore:
 
 @dataclass(frozen=True)
 class ZarrArray:
-    """One array's metadata. `codec` is (id, options), None for raw chunks."""
+    """One array's metadata. `codec` is (id, options), None for raw chunks; `fill` its fill value, as it is written.
+
+    With `filling` a chunk that is not there is one of fill values: only where somebody vouches that none was lost.
+    """
 
     store: Store
     name: str
@@ -121,6 +124,12 @@ class ZarrArray:
     codec: tuple[str, Mapping[str, Any]] | None
     separator: str
     key_prefix: str
+    fill: Any = None
+    filling: bool = False
+
+    def left_out(self, start: int, stop: int) -> list[str]:
+        """Names of the chunks of rows `start` to `stop` that are not there, where they are filled."""
+        return [key for key in self.chunk_names(start, stop) if self.filling and not self.store.has(key)]
 
     def chunk_names(self, start: int, stop: int) -> list[str]:
         """Names of the chunks that hold rows `start` to `stop`, in grid order."""
@@ -135,7 +144,7 @@ class ZarrArray:
         return f"{self.name}/{self.key_prefix}{self.separator.join(map(str, place))}"
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows `start` to `stop`; a chunk that is not there is `missing_chunk`, never a fill value.
+        """Rows `start` to `stop`; a chunk that is not there is `missing_chunk`, and a fill value only with `filling`.
 
         Raises `FormatError` `missing_chunk`, `claimed_size`, `corrupt_chunk`, and those of the codecs.
         """
@@ -158,6 +167,8 @@ class ZarrArray:
         return self.store.read(key, limit=MAX_CHUNK)
 
     def _chunk(self, key: str) -> NDArray[Any]:
+        if self.filling and not self.store.has(key):
+            return np.full(self.chunks, _fill_value(self.fill, self.dtype, self.name))
         data, size = self.packed(key), math.prod(self.chunks) * self.dtype.itemsize
         if self.codec is not None and self.codec[0] == JPEG_XL:
             return jpeg_xl(data, self.chunks, self.dtype, key).reshape(self.chunks)
@@ -171,12 +182,22 @@ def missing_chunk(key: str) -> FormatError:
     """The error for a chunk that is not there: lost, or left out by zarr 3, which nobody can tell apart."""
     told = (
         f"{key} is not there; a fill value would be made up: copy the file again, or, where the writer left out chunks "
-        "of nothing but the fill value (zarr 3 does), write the store again with `write_empty_chunks`"
+        "of nothing but the fill value (zarr 3 does), say `missing_chunks: fill` among the converter's options"
     )
     return FormatError("missing_chunk", told, where=key)
 
 
-def open_array(store: Store, name: str) -> ZarrArray:
+def _fill_value(fill: Any, dtype: np.dtype[Any], name: str) -> Any:
+    """A fill value as numpy has it; `bad_value` for none, or one that the type does not hold."""
+    if fill in ("NaN", "Infinity", "-Infinity") and dtype.kind == "f":
+        return dtype.type(float(fill))
+    whole = isinstance(fill, int) and (dtype.kind not in "iu" or np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max)
+    if isinstance(fill, bool) if dtype.kind == "b" else whole or (isinstance(fill, float) and dtype.kind == "f"):
+        return dtype.type(fill)
+    raise FormatError("bad_value", f"{name} lacks a chunk, and its fill value {str(fill)[:40]!r} is none of {dtype}")
+
+
+def open_array(store: Store, name: str, *, filling: bool = False) -> ZarrArray:
     """The metadata of one array, version 2 (`.zarray`) or 3 (`zarr.json`), checked.
 
     Raises `FormatError`: `missing_file`, `json_invalid`, `bad_type`, `bad_value`, `object_dtype`, `unsupported_dtype`,
@@ -194,7 +215,7 @@ def open_array(store: Store, name: str) -> ZarrArray:
         raise FormatError(error.reason, f"{where}: {error.what}", where=where) from None
     if made.codec is not None and made.codec[0] == JPEG_XL:
         _check_jpeg_xl(made, where)
-    return made
+    return replace(made, fill=told.get("fill_value"), filling=filling)
 
 
 def _second(store: Store, name: str, told: Mapping[str, Any], where: str) -> ZarrArray:

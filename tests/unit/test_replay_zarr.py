@@ -169,9 +169,31 @@ def test_a_missing_chunk_says_what_to_do(tmp_path):
     store.create_group("data").create_array("state", data=np.zeros((3, 2)), chunks=(3, 2))
     store.create_group("meta").create_array("episode_ends", data=np.array([3]))
     (ref,) = scan(tmp_path)
-    with pytest.raises(BadInput, match="write_empty_chunks") as caught:
+    with pytest.raises(BadInput, match="missing_chunks: fill") as caught:
         FORMAT.read(SourceRoot(tmp_path), ref)
     assert caught.value.reason == "missing_chunk"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("float32", 0.0), ("float64", np.nan), ("int16", -7), ("bool", False), ("uint8", 0)]
+)
+def test_chunks_that_zarr_3_left_out_are_filled_where_the_converter_vouches(tmp_path, dtype, fill):
+    store = zarr.create_group(str(tmp_path / STORE), zarr_format=3)
+    values = np.full((6, 2), fill, dtype)
+    values[0] = 1
+    made = store.create_group("data").create_array("state", shape=(6, 2), chunks=(2, 2), dtype=dtype, fill_value=fill)
+    made[:] = values
+    store.create_group("meta").create_array("episode_ends", data=np.array([3, 6]))
+    assert reason(tmp_path) == "missing_chunk"
+    first, second = FORMAT.scan(SourceRoot(tmp_path), None, {"missing_chunks": "fill"})
+    raws = [FORMAT.read(SourceRoot(tmp_path), ref) for ref in (first, second)]
+    assert np.array_equal(np.concatenate([raw.arrays["state"] for raw in raws]), values, equal_nan=dtype[0] == "f")
+    assert [raw.attributes["filled"] for raw in raws] == [
+        ["data/state/c/1/0"],
+        ["data/state/c/1/0", "data/state/c/2/0"],
+    ]
+    with pytest.raises(SpecError):
+        list(FORMAT.scan(SourceRoot(tmp_path), None, {"missing_chunks": "zero"}))
 
 
 def test_a_neighbour_changes_nothing(tmp_path):
