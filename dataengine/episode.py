@@ -88,6 +88,19 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What a source's metadata says of a stream; None where it says nothing.
+
+    `hz`: rows or frames a second (an array with it holds seconds). `dtype`: an element type by numpy's name. `shape`:
+    that of a row of an array, or height and width of pictures.
+    """
+
+    hz: float | None = None
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class RawEpisode:
     """What a format read: native arrays, media, text and attributes, all under the source's own names.
 
@@ -95,7 +108,7 @@ class RawEpisode:
     episode) or T strings (per step). `attributes` is plain JSON (rates, controller configs, names); only what
     gives the numbers their meaning, no totals that change when a neighbour is added.
     `raw_digest` covers the raw bytes of this episode as they came (see `RawDigest`). `told` is what the source says of
-    its arrays: it is compared with them, and is no part of the episode.
+    its arrays, `declared` of its streams: both are compared with them, and are no part of the episode.
     """
 
     upstream_id: str
@@ -108,6 +121,7 @@ class RawEpisode:
     messages: tuple[Message, ...] = ()
     group: str | None = None
     told: Mapping[str, Told] = field(default_factory=dict)
+    declared: Mapping[str, Declared] = field(default_factory=dict)
 
 
 class RawDigest:

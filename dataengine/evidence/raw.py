@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.episode import Media, RawEpisode
+from dataengine.evidence.declared import DeclaredEvidence
 from dataengine.evidence.pictures import Gallery, black, swapped
 from dataengine.evidence.signals import Floats
 from dataengine.evidence.values import TURN, copied_rows, typical
@@ -39,6 +40,7 @@ class RawEvidence:
         self._gallery = Gallery()
         self._told: dict[str, int] = {}
         self._contradicted: dict[str, list[str]] = {}
+        self._declared = DeclaredEvidence()
 
     def add(self, raw: RawEpisode) -> None:
         """Look at one episode; beyond the bound it is passed over. Broken media raise an `EpisodeError`."""
@@ -54,6 +56,7 @@ class RawEvidence:
             self._told[name] = self._told.get(name, 0) + 1
             if name in different:
                 self._contradicted.setdefault(name, []).append(f"{raw.upstream_id}: {different[name]}")
+        self._declared.add(raw)
         if self.episodes <= PICTURE_EPISODES:
             for name, media in raw.media.items():
                 self._pictures.setdefault(name, []).append(self._look(media))
@@ -97,6 +100,7 @@ class RawEvidence:
         if self._rows:
             found.append(_copied(self._copies, self._rows))
         found += _as_told(self._told, self._contradicted)
+        found += self._declared.verdicts()
         for name in sorted(self._pictures):
             found += _pictured(name, self._pictures[name])
         return most_serious(found)

@@ -17,6 +17,7 @@ from dataengine.formats.lerobot_episode import (
     add_tasks,
     attributes_of,
     check_owner,
+    declared_of,
     digest_of,
     first_frame,
     located,
@@ -163,6 +164,7 @@ class LeRobotFormat:
             texts=rows.texts,
             attributes=attributes,
             told=told,
+            declared=declared_of(rows, info),
         )
 
 

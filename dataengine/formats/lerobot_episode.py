@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dataengine import timeline, video
-from dataengine.episode import RawDigest
+from dataengine.episode import Declared, RawDigest
 from dataengine.errors import BadInput, EpisodeError
 from dataengine.formats.lerobot_meta import Info, load_tasks
 from dataengine.formats.lerobot_rows import Rows
@@ -94,6 +94,24 @@ def attributes_of(rows: Rows, info: Info, absent: list[str]) -> dict[str, Any]:
     features = {name: dict(feature) for name, feature in info.features.items() if name in used}
     about = {"fps": info.fps, "robot_type": info.robot_type, "features": features}
     return {"info": about, "absent_media": absent, "skipped_columns": rows.skipped}
+
+
+def declared_of(rows: Rows, info: Info) -> dict[str, Declared]:
+    """What info.json says of the streams. `fps` is the rate of rows and of frames; `timestamp` holds seconds.
+
+    A shape of (1,) is stored as plain numbers. Pictures are declared [height, width, channels] in any order (LeRobot
+    has written channels first and last): sides that are no count of channels are taken.
+    """
+    found: dict[str, Declared] = {}
+    for name, feature in info.features.items():
+        shape = tuple(feature["shape"])
+        if name in rows.media:
+            sides = tuple(size for size in shape if size not in (1, 3, 4))
+            found[name] = Declared(info.fps, shape=sides if len(sides) == 2 else None)
+        elif name in rows.arrays:
+            hz = info.fps if name == "timestamp" else None
+            found[name] = Declared(hz, feature["dtype"], () if shape == (1,) else shape)
+    return found
 
 
 def digest_of(rows: Rows, attributes: Mapping[str, Any]) -> str:

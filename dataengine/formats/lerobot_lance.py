@@ -21,7 +21,15 @@ from dataengine.episode import Media, RawEpisode
 from dataengine.errors import EpisodeError, FormatError
 from dataengine.formats import lerobot_tables as tables
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options
-from dataengine.formats.lerobot_episode import add_tasks, attributes_of, check_owner, digest_of, first_frame, located
+from dataengine.formats.lerobot_episode import (
+    add_tasks,
+    attributes_of,
+    check_owner,
+    declared_of,
+    digest_of,
+    first_frame,
+    located,
+)
 from dataengine.formats.lerobot_listing import Declared, list_episodes
 from dataengine.formats.lerobot_meta import INFO, Info, PathTemplate, load_info
 from dataengine.formats.lerobot_rows import Rows, rows_of
@@ -111,6 +119,7 @@ class LeRobotLanceFormat:
             media=rows.media,
             texts=rows.texts,
             attributes=attributes,
+            declared=declared_of(rows, info),
         )
 
 
