@@ -20,6 +20,7 @@ from dataengine.formats.rosbag_cdr import check_head
 from dataengine.formats.rosbag_layouts import LAYOUTS, layout_of
 from dataengine.formats.rosbag_model import Channel, Storage, compare, inflated
 from dataengine.formats.rosbag_options import Options, Topic, parse
+from dataengine.formats.rosbag_packed import unpacked
 from dataengine.formats.rosbag_streams import Found, Joints, told_of
 from dataengine.formats.rosbag_topics import AnyDecoder, Decoders, Inbox, Stream
 from dataengine.formats.rosbag_types import DefinitionError
@@ -79,8 +80,9 @@ class RosbagFormat:
             digests = [passing.submit(root.describe, path) for path in (*files, *described_by)]
             told = read_metadata(root, described_by[0]) if described_by else None
             for path in files:
-                opened = storage(root, path, recover=reader.options.recover)
-                reader.file(opened, path, compressed=told is not None and told.compressed)
+                with unpacked(root, path) as (place, name):
+                    opened = storage(place, name, recover=reader.options.recover)
+                    reader.file(opened, path, compressed=told is not None and told.compressed)
             reader.check(told, *described_by)
             found, media, attributes = reader.give()
             messages = reader.digests()

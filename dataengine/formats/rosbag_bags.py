@@ -18,14 +18,15 @@ from dataengine.formats.base import ScanProblem
 from dataengine.formats.rosbag_db3 import Db3
 from dataengine.formats.rosbag_mcap import Mcap
 from dataengine.formats.rosbag_model import Storage
+from dataengine.formats.rosbag_packed import PACKED, is_packed, kind_of
 from dataengine.formats.rosbag_ros1 import Ros1
 from dataengine.storage import SourceRoot
 
 METADATA = "metadata.yaml"
 _HEAD = 4096
-SUFFIXES = (".mcap", ".db3", ".bag")
 _STORAGES: Mapping[str, type[Mcap | Db3 | Ros1]] = {".mcap": Mcap, ".db3": Db3, ".bag": Ros1}
 _IDENTIFIERS = {"mcap": ".mcap", "sqlite3": ".db3"}
+SUFFIXES = (*_STORAGES, *(f"{kind}{packed}" for kind in _IDENTIFIERS.values() for packed in PACKED))
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class Metadata:
 
 def storage(root: SourceRoot, path: str, *, recover: bool) -> Storage:
     """The reader of a storage file, by its name's ending."""
-    return _STORAGES[PurePosixPath(path).suffix.lower()](root, path, recover=recover)
+    return _STORAGES[kind_of(path)](root, path, recover=recover)
 
 
 def bags(root: SourceRoot, only: str | None) -> Iterator[Bag | ScanProblem]:
     """Every bag, sorted by name; what a metadata.yaml lists belongs to its bag and is none by itself."""
     if only is not None and PurePosixPath(only).name != METADATA:
-        if PurePosixPath(only).suffix.lower() in SUFFIXES:
+        if only.lower().endswith(SUFFIXES):
             yield Bag(only, (only,))
         return
     taken: set[str] = set()
@@ -77,6 +78,8 @@ def bags(root: SourceRoot, only: str | None) -> Iterator[Bag | ScanProblem]:
             name = "bag" if folder == "." else folder
             found[name] = Bag(name, told.files, path, sum(told.counts.values()))
             taken |= set(told.files)
+            # rosbag2 unpacks a file beside itself when it plays it.
+            taken |= {file[: file.rindex(".")] for file in told.files if is_packed(file)}
     if only is None:
         singles = sorted(path for suffix in SUFFIXES for path in root.glob(f"**/*{suffix}"))
         found |= {path: Bag(path, (path,)) for path in singles if path not in taken}
@@ -102,19 +105,19 @@ def read_metadata(root: SourceRoot, path: str) -> Metadata | None:
     if not isinstance(told, dict):
         raise FormatError("bad_type", f"{path} declares no bag", where=path)
     mode, codec = (str(told.get(f"compression_{part}") or "none").lower() for part in ("mode", "format"))
-    if (mode, codec) not in (("none", "none"), ("message", "zstd")):
+    if (mode, codec) not in (("none", "none"), ("message", "zstd"), ("file", "zstd")):
         what = f"{path}: the bag is compressed by {mode} with {codec!r}"
         raise FormatError("unsupported_compression", what, where=path, fix="`ros2 bag convert` writes it plain")
     if told.get("storage_identifier") not in _IDENTIFIERS:
         what = f"{path}: the storage {told.get('storage_identifier')!r} is not known"
         raise FormatError("unknown_storage", what, where=path)
-    suffix = _IDENTIFIERS[told["storage_identifier"]]
+    suffix, packed = _IDENTIFIERS[told["storage_identifier"]], mode == "file"
     folder = PurePosixPath(path).parent
     files = []
     for name in _list(told, "relative_file_paths", path):
         # Foxy and older wrote the bag's own folder before the name.
         pure = PurePosixPath(str(name))
-        if pure.is_absolute() or ".." in pure.parts or pure.suffix.lower() != suffix:
+        if pure.is_absolute() or ".." in pure.parts or (kind_of(pure.name), is_packed(pure.name)) != (suffix, packed):
             raise FormatError("path_outside_root", f"{path} lists {name!r}, no storage file beside it", where=path)
         files.append(str(folder / pure) if root.exists(str(folder / pure)) else str(folder / pure.name))
     if not files or len(set(files)) != len(files):

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from dataengine.formats.base import Layout
 from dataengine.formats.rosbag_bags import storage
+from dataengine.formats.rosbag_db3 import MAGIC
+from dataengine.formats.rosbag_packed import is_packed, kind_of, unpacked
 from dataengine.storage import SourceRoot
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -46,6 +48,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout("ros1_bag", "navigation", "ROS 1 bag 2.0", "writer library", 1, "rosbags 0.11.9's own writer of rosbag1"),
 )
+_PROBED = 16 << 20
 _BY_ENCODING: Mapping[tuple[str, str], str] = {
     ("mcap", "cdr"): "mcap_ros2",
     ("mcap", "protobuf"): "mcap_protobuf",
@@ -60,8 +63,13 @@ def layout_of(root: SourceRoot, path: str) -> tuple[str | None, str]:
 
     Raises `FormatError` for a file that is no storage.
     """
-    kind = path.rpartition(".")[2].lower()
-    for channel, _, _, _ in storage(root, path, recover=True).messages():
-        told = f"holds {channel.encoding} messages, the first {channel.type or 'without a type'} on {channel.topic}"
-        return _BY_ENCODING.get((kind, channel.encoding)), told
+    kind = kind_of(path).removeprefix(".")
+    with unpacked(root, path, _PROBED) as (place, name):
+        if kind == "db3" and is_packed(path):  # the beginning of a database cannot be asked for messages
+            with place.open(name) as file:
+                if file.read(len(MAGIC)) == MAGIC:
+                    return "ros2_db3", "is an SQLite file, compressed as a whole"
+        for channel, _, _, _ in storage(place, name, recover=True).messages():
+            told = f"holds {channel.encoding} messages, the first {channel.type or 'without a type'} on {channel.topic}"
+            return _BY_ENCODING.get((kind, channel.encoding)), told
     return None, "holds no message"

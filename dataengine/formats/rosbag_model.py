@@ -14,8 +14,8 @@ from dataengine.errors import FormatError
 
 MAX_CHUNK = 1 << 30
 MAX_CHANNELS = 65_536
-_SMALL = 64 << 20
-_RATIO = 1000
+SMALL = 64 << 20
+RATIO = 1000
 _PIECE = 1024
 
 
@@ -65,7 +65,7 @@ def decompress(data: bytes, codec: str, size: int, where: str) -> bytes:
 
     Raises `FormatError` `claimed_size`, `unknown_compression`, `unreadable_file`.
     """
-    if size > MAX_CHUNK or size > max(_SMALL, _RATIO * len(data)):
+    if size > MAX_CHUNK or size > max(SMALL, RATIO * len(data)):
         raise FormatError("claimed_size", f"{where}: a chunk of {len(data)} bytes claims {size}", where=where)
     if codec == "":
         found = data
@@ -84,7 +84,7 @@ def beginning(data: bytes, codec: str, size: int) -> bytes:
     """What the beginning of a compressed chunk of `size` bytes inflates to, as far as it goes."""
     import pyarrow
 
-    if codec not in ("lz4", "zstd") or size > max(_SMALL, _RATIO * len(data)):
+    if codec not in ("lz4", "zstd") or size > max(SMALL, RATIO * len(data)):
         return data[:size] if codec == "" else b""
     parts, left = [], size
     broken = suppress(OSError, ValueError, EOFError, MemoryError)
@@ -100,7 +100,7 @@ def inflated(data: bytes, where: str) -> bytes:
 
     Raises `FormatError` `claimed_size`, `unreadable_file`.
     """
-    limit = min(MAX_CHUNK, max(_SMALL, _RATIO * len(data)))
+    limit = min(MAX_CHUNK, max(SMALL, RATIO * len(data)))
     found = _arrow(data, "zstd", limit, where)
     if len(found) > limit:
         raise FormatError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from mcap.reader import NonSeekingReader, make_reader
 from mcap.writer import CompressionType
@@ -793,8 +794,59 @@ def test_bags_whose_messages_are_compressed(tmp_path: Path, storage: str) -> Non
             known = writer.add_connection("/t", "std_msgs/msg/String", typestore=STORE)
             message = TYPES["std_msgs/msg/String"]("again " * 50)
             writer.write(known, 1, STORE.serialize_cdr(message, "std_msgs/msg/String"))
-    assert read(tmp_path / "message").texts["t/data"] == ("again " * 50,)
-    assert reason(tmp_path / "file") == "unsupported_compression"
+    found = [read(tmp_path / name) for name in ("message", "file")]
+    assert [raw.texts["t/data"] for raw in found] == [("again " * 50,)] * 2
+    assert found[0].raw_digest == found[1].raw_digest
+    detected = get_format("rosbag").detect(SourceRoot(tmp_path / "file"), None)
+    assert detected is not None
+    assert detected.layout == {"mcap": "mcap_ros2", "sqlite3": "ros2_db3"}[storage]
+
+
+def packed_bag(path: Path, storage: str, texts: int = 300) -> Path:
+    """A bag whose one storage file is compressed as a whole, as rosbags writes it; gives that file."""
+    writer = Writer(path, version=9, storage_plugin=NAMED[storage])
+    writer.set_compression(CompressionMode.FILE, CompressionFormat.ZSTD)
+    with writer:
+        known = writer.add_connection("/t", "std_msgs/msg/String", typestore=STORE)
+        for number in range(texts):
+            message = TYPES["std_msgs/msg/String"](f"text {number} {number**7}")
+            writer.write(known, number + 1, STORE.serialize_cdr(message, "std_msgs/msg/String"))
+    (found,) = path.glob("*.zstd")
+    return found
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_packed_storage_file_by_itself_and_unpacked_beside_it(tmp_path: Path, storage: str) -> None:
+    file = packed_bag(tmp_path / "bag", storage)
+    plain = read(tmp_path / "bag")
+    assert len(plain.texts["t/data"]) == 300
+    # rosbag2 leaves the unpacked file there when it plays a bag: it is no second episode.
+    with pa.input_stream(str(file), compression="zstd") as stream:
+        file.with_suffix("").write_bytes(stream.read())
+    assert [entry.upstream_id for entry in get_format("rosbag").scan(SourceRoot(tmp_path / "bag"), None, {})] == ["bag"]
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / f"{file.stem}.zst").write_bytes(file.read_bytes())
+    alone = read(tmp_path / "alone")
+    assert alone.raw_digest == plain.raw_digest
+    assert alone.files[0].path.endswith(".zst")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_damaged_packed_storage_files_are_refused(tmp_path: Path, storage: str) -> None:
+    file = packed_bag(tmp_path / "bag", storage)
+    whole = file.read_bytes()
+    reasons = set()
+    for cut in range(0, len(whole), max(1, len(whole) // 25)):
+        file.write_bytes(whole[:cut])
+        reasons.add(reason(tmp_path / "bag"))
+    assert reasons <= {"empty_file", "unreadable_file", "truncated"}
+    file.write_bytes(pa.compress(bytes(200 << 20), codec="zstd", asbytes=True))
+    assert reason(tmp_path / "bag") == "claimed_size"
+    file.write_bytes(whole)
+    assert len(read(tmp_path / "bag").texts["t/data"]) == 300
+    metadata = tmp_path / "bag/metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("compression_format: zstd", "compression_format: lz4"))
+    assert reason(tmp_path / "bag") == "unsupported_compression"
 
 
 def test_storage_files_in_their_order(tmp_path: Path) -> None:
