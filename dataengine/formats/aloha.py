@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
-from dataengine.formats import files, hdf5, hdf5_pictures, pictures
+from dataengine.formats import files, hdf5, hdf5_pictures, hdf5_texts, pictures
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options
 from dataengine.storage import SourceRoot
 
@@ -107,13 +107,17 @@ class AlohaFormat:
         with root.unchanged(path):
             with hdf5.opened(root, path) as file:
                 attributes, odd = hdf5.attributes(file)
-                arrays, media, unread = _content(file, digest, codec)
+                arrays, media, texts, unread = _content(file, digest, codec)
             described = (root.describe(path),)
-        _check(arrays, media, attributes)
-        unread = sorted([*unread, *(f"@{name}" for name in odd)])
+        _check(arrays, media, texts, attributes)
+        other = {name for name, lines in texts.items() if len(lines) not in (1, len(arrays["action"]))}
+        texts = {name: lines for name, lines in texts.items() if name not in other}
+        unread = sorted([*unread, *other, *(f"@{name}" for name in odd)])
         attributes |= {"unread": unread} if unread else {}
         digest.add_json("attributes", attributes)
-        return RawEpisode(ref.upstream_id, described, digest.hexdigest(), arrays, media, attributes=attributes)
+        if texts:
+            digest.add_json("texts", {name: list(lines) for name, lines in texts.items()})
+        return RawEpisode(ref.upstream_id, described, digest.hexdigest(), arrays, media, texts, attributes)
 
 
 def _paths(root: SourceRoot, only: str | None) -> list[str]:
@@ -168,15 +172,19 @@ def _kinds(file: h5py.File) -> set[str | None]:
 
 def _content(
     file: h5py.File, digest: RawDigest, codec: pictures.PictureCodec
-) -> tuple[dict[str, NDArray[Any]], dict[str, Media], list[str]]:
-    """Numbers, pictures, and the names of what is neither (depth, strings)."""
+) -> tuple[dict[str, NDArray[Any]], dict[str, Media], dict[str, tuple[str, ...]], list[str]]:
+    """Numbers, pictures, texts, and the names of what is none of these (depth)."""
     arrays: dict[str, NDArray[Any]] = {}
     media: dict[str, Media] = {}
+    texts: dict[str, tuple[str, ...]] = {}
     unread, total = [], 0
     for name, dataset in hdf5.datasets(file):
         pictured = name.startswith(_IMAGES)
         if (pictured and hdf5_pictures.kind(dataset) is None) or (name.startswith("observations/") and "depth" in name):
             unread.append(name)
+            continue
+        if not pictured and hdf5_texts.holds_texts(dataset):
+            texts[name] = hdf5_texts.read(name, dataset)
             continue
         if not pictured and (dataset.dtype.hasobject or dataset.dtype.kind not in "fiub"):
             unread.append(name)
@@ -190,13 +198,19 @@ def _content(
         else:
             arrays[name] = hdf5.values(dataset)
             digest.add_array(name, arrays[name])
-    return arrays, media, unread
+    return arrays, media, texts, unread
 
 
-def _check(arrays: Mapping[str, NDArray[Any]], media: Mapping[str, Media], attributes: Mapping[str, Any]) -> None:
+def _check(
+    arrays: Mapping[str, NDArray[Any]],
+    media: Mapping[str, Media],
+    texts: Mapping[str, tuple[str, ...]],
+    attributes: Mapping[str, Any],
+) -> None:
     """There are rows, as many of every stream, and pictures are as long as the file says."""
     rows = {name: len(array) for name, array in arrays.items() if array.ndim and _PER_ROW.fullmatch(name)}
     rows |= {name: stream.frames for name, stream in media.items()}
+    rows |= {name: len(lines) for name, lines in texts.items() if _PER_ROW.fullmatch(name)}
     if not rows.get("action"):
         raise EpisodeError("empty_episode", "action holds no rows")
     if len(set(rows.values())) > 1:

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
-from dataengine.formats import files, hdf5, hdf5_pictures, pictures
+from dataengine.formats import files, hdf5, hdf5_pictures, hdf5_texts, pictures
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
 from dataengine.storage import SourceRoot
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 FILE = "file"
-MAX_TEXTS = 1 << 16
 _NUMBERED = re.compile(r"(.*?)\d+", re.DOTALL)
 _PROBED = 4
 _FEWEST_ROWS = 2
@@ -164,8 +163,9 @@ class _Found:
         elif _is_pictures(dataset):
             self._count(hdf5_pictures.claimed(dataset))
             self.media[name] = hdf5_pictures.read(name, dataset, self.digest, self.codec)
-        elif h5py.check_string_dtype(dataset.dtype) is not None and len(dataset.shape or ()) <= 1:
-            self._text(name, dataset)
+        elif hdf5_texts.holds_texts(dataset):
+            self.texts[name] = hdf5_texts.read(name, dataset)
+            self._count(sum(map(len, self.texts[name])))
         elif dataset.dtype.kind in "fiub":
             self._count(hdf5.check(dataset))
             values = hdf5.values(dataset)
@@ -179,24 +179,10 @@ class _Found:
         else:
             self.unread.append(name)
 
-    def _text(self, name: str, dataset: h5py.Dataset) -> None:
-        if int(dataset.size or 0) > MAX_TEXTS:
-            raise FormatError("claimed_size", f"{name} claims {dataset.size} texts")
-        self._count(hdf5.check(dataset, texts=True))
-        values = hdf5.values(dataset)
-        self.texts[name] = tuple(_text(value, name) for value in np.atleast_1d(values).tolist())
-
     def _count(self, size: int) -> None:
         self._bytes += size
         if self._bytes > hdf5.MAX_BYTES:
             raise FormatError("claimed_size", f"the episode claims more than {hdf5.MAX_BYTES} bytes")
-
-
-def _text(value: Any, name: str) -> str:
-    try:
-        return value.rstrip(b"\0").decode("utf-8") if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError:
-        raise EpisodeError("invalid_utf8", f"{name} holds a text that is none") from None
 
 
 def _paths(root: SourceRoot, only: str | None) -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, FormatError
-from dataengine.formats import files, hdf5, hdf5_pictures, pictures
+from dataengine.formats import files, hdf5, hdf5_pictures, hdf5_texts, pictures
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options
 from dataengine.storage import SourceRoot
 
@@ -181,16 +181,11 @@ def _rows(arrays: Mapping[str, NDArray[Any]], media: Mapping[str, Media]) -> int
 def _own_text(file: h5py.File) -> dict[str, tuple[str, ...]]:
     """`language_raw` and, until a table tells better, `instruction`: the text that releases keep in the file [1]."""
     dataset = hdf5.member(file, _LANGUAGE)
-    if not isinstance(dataset, h5py.Dataset) or h5py.check_string_dtype(dataset.dtype) is None:
+    if not isinstance(dataset, h5py.Dataset) or not hdf5_texts.holds_texts(dataset):
         return {}
-    hdf5.check(dataset, texts=True)
     if dataset.size != 1:
         raise EpisodeError("bad_shape", f"{_LANGUAGE} holds {dataset.size} texts, not one")
-    value = hdf5.values(dataset).reshape(-1)[0]
-    try:
-        text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError:
-        raise EpisodeError("invalid_utf8", f"{_LANGUAGE} is no text") from None
+    (text,) = hdf5_texts.read(_LANGUAGE, dataset)
     return dict.fromkeys((_LANGUAGE, "instruction"), (text,)) if text.strip() else {}
 
 

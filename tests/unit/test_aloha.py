@@ -218,14 +218,44 @@ def test_what_is_no_picture_is_named(mobile: Path) -> None:
     def more(file: h5py.File) -> None:
         file["observations/images/cam_high_depth"] = np.zeros((ROWS, 16, 24), np.uint16)
         file["language_raw"] = np.array([b"wipe the wine"], h5py.string_dtype())
-        file["observations/mask"] = np.array([b"a"] * ROWS)
+        file["observations/mask"] = np.zeros((ROWS, 2), "V3")
 
     change(mobile, more)
-    assert read(mobile).attributes["unread"] == [
-        "language_raw",
-        "observations/images/cam_high_depth",
-        "observations/mask",
-    ]
+    assert read(mobile).attributes["unread"] == ["observations/images/cam_high_depth", "observations/mask"]
+    assert read(mobile).texts == {"language_raw": ("wipe the wine",)}
+
+
+def test_texts_that_others_add(mobile: Path) -> None:
+    """TinyVLA and DexVLA keep an instruction and a reasoning for each row in files of this layout."""
+
+    def more(file: h5py.File) -> None:
+        file["language_raw"] = np.array([b"fold the shirt\0\0"], "S20")
+        file["substep_reasonings"] = [f"step {row}" for row in range(ROWS)]
+        file["paraphrases"] = ["fold it", "fold the shirt up"]
+        file["prompt"] = "fold"
+
+    plain = read(mobile).raw_digest
+    change(mobile, more)
+    raw = read(mobile)
+    assert raw.texts == {
+        "language_raw": ("fold the shirt",),
+        "substep_reasonings": tuple(f"step {row}" for row in range(ROWS)),
+        "prompt": ("fold",),
+    }
+    assert raw.attributes["unread"] == ["paraphrases"]
+    assert raw.raw_digest != plain
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("language_raw", np.array([b"\xff\xfe"]), "invalid_utf8"),
+        ("observations/task", np.array([b"a", b"b"]), "length_mismatch"),
+    ],
+)
+def test_texts_that_are_none(mobile: Path, name: str, value: Any, expected: str) -> None:
+    change(mobile, lambda file: file.__setitem__(name, value))
+    assert reason(mobile) == expected
 
 
 def test_files_in_the_order_of_their_numbers(sim: Path) -> None:
