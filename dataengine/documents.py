@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Never, Self
+from typing import Any, Self
 
 import orjson
 import yaml
@@ -141,8 +141,10 @@ def _told(error: Exception) -> str:
     return f"{', '.join(filter(None, (error.context, error.problem)))}{place}"
 
 
-def load_json(data: bytes, where: str) -> Any:
+def load_json(data: bytes, where: str, *, constants: bool = False) -> Any:
     """Untrusted JSON: no NaN tokens, no duplicate keys, bounded depth. Raises `FormatError` with a reason.
+
+    With `constants` the tokens NaN, Infinity and -Infinity are the floats that Python's `json` writes so.
 
     Numbers beyond 64 bits and lone surrogates pass: they spoil one row, not the file, so formats refuse them where
     they take values (`formats.fields`).
@@ -155,7 +157,9 @@ def load_json(data: bytes, where: str) -> Any:
             raise FormatError("json_duplicate_key", "an object holds the same key twice", where=where)
         return result
 
-    def constant(token: str) -> Never:
+    def constant(token: str) -> float:
+        if constants:
+            return float(token)
         raise FormatError("json_nan", f"the token {token} is not JSON", where=where)
 
     try:

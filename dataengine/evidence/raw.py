@@ -5,6 +5,7 @@ Bounded: at most `MAX_EPISODES` episodes, `MAX_ROWS` rows of an array in each, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ class RawEvidence:
         found: list[Verdict] = []
         for name in sorted(self._arrays):
             parts = self._arrays[name]
-            if "time" in name.lower():
+            if is_clock(name) and parts[0].size == len(parts[0]):
                 found += _clock(name, parts)
             elif parts[0].dtype.kind == "f":
                 found += _numbers(name, [_flat(part) for part in parts], self._masked(name))
@@ -125,6 +126,12 @@ def _as_told(told: Mapping[str, int], contradicted: Mapping[str, list[str]]) -> 
         yield Verdict("own_statistics", "all other arrays" if contradicted else "all arrays", "ok", says, "")
 
 
+def is_clock(name: str) -> bool:
+    """Whether a stream's name says that it holds times."""
+    words = re.split(r"[/._ ]", name.lower())
+    return "time" in name.lower() or words[-1] in ("t", "clock") or "stamp" in words
+
+
 def _usable(array: NDArray[Any]) -> bool:
     return array.ndim >= 1 and len(array) >= 3 and array.dtype.kind in "fiub" and 1 <= array[0].size <= MAX_COLUMNS
 
@@ -138,8 +145,6 @@ def _flat(array: NDArray[Any]) -> Floats:
 
 def _clock(name: str, parts: Sequence[NDArray[Any]]) -> list[Verdict]:
     """Steps of a clock: backwards or twice the same, and gaps."""
-    if parts[0].size != len(parts[0]):
-        return []
     steps = np.concatenate([np.diff(_flat(part)[:, 0]) for part in parts])
     steps = steps[np.isfinite(steps)]
     if not len(steps):

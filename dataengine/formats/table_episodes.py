@@ -1,4 +1,4 @@
-"""Logs of one's own in tables: a CSV, TSV or Parquet file an episode, columns as streams, videos of its name beside it.
+"""Logs of one's own in tables: a CSV, TSV, Parquet or JSON file an episode, columns as streams, pictures beside.
 
 With the option `episodes` a file holds many: each run of rows with one value in that column is an episode.
 
@@ -12,27 +12,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, ClassVar
-
-import pyarrow as pa
 
 from dataengine import video
 from dataengine.episode import Media, RawDigest, RawEpisode
-from dataengine.errors import BadInput, EpisodeError, FormatError, SpecError
-from dataengine.formats import files, parquet
+from dataengine.errors import BadInput, EpisodeError, SpecError
+from dataengine.formats import fields, files, table_files, table_json, table_pictures
 from dataengine.formats import table_columns as columns_of
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
 from dataengine.formats.table_columns import Column
 from dataengine.storage import SourceRoot
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PARQUET = ".parquet"
 MAX_VIDEO = 4 << 30
-MAX_CELLS = 1 << 28
 _PROBED = 4
-_PROBED_LINES = 64 << 10
 _FEWEST = 3
 _EPISODE = re.compile(
     r"(?:.*[_./ ])?(?:episode|traj|trajectory|demo|demonstration|rollout|trial)"
@@ -49,17 +42,20 @@ class TableEpisodesFormat:
     Options: `episodes`, the column whose value tells the episodes of a file apart; `groups`, names of arrays [T, k] and
     the columns that they take (`{q: [q_0, q_1]}`); `videos`, streams and the file of each, `{stem}` for the table's own
     name, `{episode}` for the value in the column of `episodes` (default: `<stem>.mp4` as `video`, where a file is one);
-    `leave_out`, columns that are not read; `files`, patterns of the tables (default every .csv, .tsv and .parquet).
+    `images`, streams of picture files: a pattern (`front/*.jpg`), `{files, times: ns}` where their names are times, or
+    `{column, folder}` where a column names them; `rows`, the list of rows in a JSON object; `leave_out`, columns that
+    are not read; `files`, patterns of the tables (default every .csv, .tsv and .parquet; where there is none, every
+    .json, .jsonl and .ndjson).
     """
 
     name: ClassVar[str] = "table_episodes"
     version: ClassVar[int] = 1
-    summary: ClassVar[str] = "logs of one's own: a CSV, TSV or Parquet table an episode, videos beside it"
+    summary: ClassVar[str] = "logs of one's own: a CSV, Parquet or JSON table an episode, videos or pictures beside it"
     layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(
             "csv_log",
             "robot",
-            "any CSV or TSV table of numbers over time, one file an episode, mp4 beside",
+            "any CSV or TSV table of numbers over time, one file an episode, mp4 or pictures beside",
             "writer library",
             4,
             "Python 3.12's csv; the columns are made up",
@@ -72,80 +68,163 @@ class TableEpisodesFormat:
             2,
             "pyarrow 26.0.1; the columns are made up",
         ),
+        Layout(
+            "json_log",
+            "robot",
+            "any JSON or JSON Lines list of steps, one file an episode, pictures beside",
+            "writer library",
+            14,
+            "Python 3.12's json; the keys are made up",
+        ),
     )
 
     def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
         """A table with a column that is named like a clock beside numbers. Every layout of a name is surer."""
-        for path in _paths(root, only, ())[:_PROBED]:
+        tables = _paths(root, only, ())
+        for path in tables[:_PROBED]:
             try:
-                names, numbers = _named(root, path)
+                head = table_files.head(root, path)
             except BadInput:
                 continue
-            clocks = [name for name in numbers if _CLOCK.fullmatch(name.lower())]
-            if clocks and len(numbers) >= _FEWEST:
-                told = [f"{path} holds {len(numbers)} columns of numbers beside the clock {clocks[0]}"]
-                layout = "parquet_log" if _is_parquet(path) else "csv_log"
-                apart = next((name for name in names if _EPISODE.fullmatch(name.lower())), None)
-                told += [f"its column {apart} tells episodes apart"] if apart is not None else []
-                groups = columns_of.side_by_side([name for name in numbers if name not in (apart, clocks[0])])
-                options = ({"episodes": apart} if apart is not None else {}) | ({"groups": groups} if groups else {})
-                return Detection(self.name, 0.12, tuple(told), layout=layout, options=options)
+            clocks = [name for name in head.numbers if _CLOCK.fullmatch(name.lower())]
+            if clocks and head.width >= _FEWEST:
+                told = [f"{path} holds {len(head.numbers)} columns of numbers beside the clock {clocks[0]}"]
+                options = _proposed(root, path, head, clocks[0], tables)
+                if "episodes" in options:
+                    told.append(f"its column {options['episodes']} tells episodes apart")
+                if "images" in options:
+                    told.append(f"pictures lie beside it: {', '.join(options['images'])}")
+                return Detection(self.name, 0.12, tuple(told), layout=_layout(path), options=options)
         return None
 
     def scan(
         self, root: SourceRoot, only: str | None, options: Mapping[str, Any]
     ) -> Iterator[EpisodeRef | ScanProblem]:
         """Every table, in natural order; with `episodes` each of its episodes, in the order of the rows."""
-        check_options(options, ("episodes", "groups", "videos", "leave_out", "files"), self.name)
-        made = {
-            "groups": _groups(options.get("groups", {})),
-            "leave_out": list(option_names(options, "leave_out", ())),
-        }
-        apart = options.get("episodes")
-        if apart is not None and not isinstance(apart, str):
-            raise SpecError("the option `episodes` is the name of a column", fix="correct `format.options`")
+        check_options(options, ("episodes", "groups", "videos", "images", "rows", "leave_out", "files"), self.name)
+        images, rows = table_pictures.checked(options.get("images", {})), _word(options, "rows")
+        leave_out = list(option_names(options, "leave_out", ()))
+        made = {"groups": _groups(options.get("groups", {})), "leave_out": leave_out, "images": images, "table": rows}
+        apart = _word(options, "episodes")
         for path in _paths(root, only, option_names(options, "files", ())):
-            for part in _parts(root, path, apart):
+            for part in _parts(root, path, apart, rows):
                 if isinstance(part, ScanProblem):
                     yield part
                     continue
                 name = path if part["episode"] is None else f"{path}#{part['episode']}"
                 try:
-                    beside = _videos(root, path, options.get("videos"), part["episode"])
+                    videos = _videos(root, path, options.get("videos"), part["episode"])
+                    pictured = _image_files(root, path, images, part["episode"])
                 except BadInput as error:
                     yield ScanProblem("episode", name, error.reason, error.what)
                     continue
-                yield EpisodeRef(name, {"file": path, "videos": beside, **made, **part}, (path, *beside.values()))
+                beside = (*videos.values(), *(file for found in pictured.values() for file in found))
+                yield EpisodeRef(name, {"file": path, "videos": videos, **made, **part}, (path, *beside))
 
     def read(self, root: SourceRoot, ref: EpisodeRef) -> RawEpisode:
         asked = ref.locator
         path, videos = str(asked["file"]), dict(asked["videos"])
         with root.unchanged(*ref.files):
-            columns, unread = _table(root, path, asked)
+            table = table_files.table(root, path, asked)
+            columns, about = table.columns, table.about
+            arrays = columns_of.grouped(columns, asked["groups"])
+            if not arrays or not len(next(iter(arrays.values()))):
+                raise EpisodeError("empty_episode", f"{path} holds no rows of numbers", where=path)
+            _check_one(columns, asked)
             media = {name: _video(root, name, at) for name, at in sorted(videos.items())}
-            described = tuple(root.describe(name) for name in ref.files)
-        arrays = columns_of.grouped(columns, asked["groups"])
-        if not arrays or not len(next(iter(arrays.values()))):
-            raise EpisodeError("empty_episode", f"{path} holds no rows of numbers", where=path)
-        _check_one(columns, asked)
-        texts = {name: column for name, column in columns.items() if isinstance(column, tuple)}
+            shown, named = _images(root, asked, columns)
+            described = tuple(root.describe(name) for name in dict.fromkeys((*ref.files, *named)))
+        both = sorted(shown.keys() & media.keys())
+        if both:
+            raise EpisodeError("duplicate_stream", f"{both[0]} is a video and pictures", where=path)
+        media |= shown
+        pictured = {entry["column"] for entry in asked["images"].values() if "column" in entry}
+        texts = {name: one for name, one in columns.items() if isinstance(one, tuple) and name not in pictured}
+        facts, told, odd = _about(about, path)
+        texts |= {name: (text,) for name, text in told.items() if name not in columns}
         missing = {name: count for name, column in sorted(columns.items()) if (count := columns_of.missing(column))}
-        attributes: dict[str, Any] = {"missing": missing} if missing else {}
-        attributes |= {"unread": sorted([*unread, *asked["leave_out"]])} if unread or asked["leave_out"] else {}
+        unread = sorted([*table.unread, *odd, *asked["leave_out"]])
+        attributes = facts | ({"missing": missing} if missing else {}) | ({"unread": unread} if unread else {})
         digest = RawDigest()
         for name, array in sorted(arrays.items()):
             digest.add_array(name, array)
         digest.add_json("texts", {name: list(values) for name, values in sorted(texts.items())})
         digest.add_json("media", {name: one.digest for name, one in media.items()})
+        if facts:
+            digest.add_json("attributes", facts)
         return RawEpisode(ref.upstream_id, described, digest.hexdigest(), arrays, media, texts, attributes)
 
 
+def _layout(path: str) -> str:
+    if table_files.is_json(path):
+        return "json_log"
+    return "parquet_log" if table_files.is_parquet(path) else "csv_log"
+
+
+def _proposed(root: SourceRoot, path: str, head: table_files.Head, clock: str, tables: Sequence[str]) -> dict[str, Any]:
+    """Options for tables like this one, by the names of its columns and what lies beside it."""
+    apart = next((name for name in head.columns if _EPISODE.fullmatch(name.lower())), None)
+    groups = columns_of.side_by_side([name for name in head.numbers if name not in (apart, clock)])
+    images = table_pictures.propose(root, path, head.columns, head.rows, tables)
+    found = {"episodes": apart, "groups": groups, "images": images, "rows": head.table}
+    return {name: value for name, value in found.items() if value}
+
+
+def _word(options: Mapping[str, Any], name: str) -> str | None:
+    told = options.get(name)
+    if told is not None and not isinstance(told, str):
+        raise SpecError(f"the option `{name}` is a name", fix="correct `format.options`")
+    return told
+
+
+def _image_files(
+    root: SourceRoot, path: str, images: Mapping[str, table_pictures.Entry], episode: str | None
+) -> dict[str, list[str]]:
+    """The files of the streams that are told by a pattern."""
+    told = {name: entry for name, entry in images.items() if "files" in entry}
+    return {name: table_pictures.listed(root, path, entry, episode) for name, entry in sorted(told.items())}
+
+
+def _images(
+    root: SourceRoot, asked: Mapping[str, Any], columns: Mapping[str, Column]
+) -> tuple[dict[str, Media], list[str]]:
+    """Streams of pictures, and the files that columns name."""
+    path, found, named = str(asked["file"]), dict[str, Media](), list[str]()
+    for name, entry in sorted(asked["images"].items()):
+        if "column" in entry:
+            paths = table_pictures.named(root, path, entry, columns, asked["episode"])
+            named += paths
+        else:
+            paths = table_pictures.listed(root, path, entry, asked["episode"])
+            if "times" not in entry:
+                table_pictures.check_whole(paths)
+        found[name] = table_pictures.stream(root, name, paths, entry.get("times"))
+    return found, named
+
+
+def _about(about: Mapping[str, Any], path: str) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """What stands beside the rows of a JSON table: attributes, texts by their path, and what has no plain value."""
+    facts: dict[str, Any] = {}
+    odd: list[str] = []
+    for name, value in about.items():
+        try:
+            fields.canonical(value, f"{path}: {name}")
+        except BadInput:
+            odd.append(name)
+            continue
+        if name in ("missing", "unread"):
+            raise EpisodeError("name_conflict", f"{path} holds {name!r}, a word of our own", where=path)
+        facts[name] = value
+    texts = {name: value for name, value in table_json.leaves(facts) if isinstance(value, str)}
+    return facts, texts, odd
+
+
 def _paths(root: SourceRoot, only: str | None, wanted: Sequence[str]) -> list[str]:
-    suffixes = (*DELIMITERS, PARQUET)
+    plain = (*table_files.DELIMITERS, table_files.PARQUET)
     if only is not None:
-        return [only] if PurePosixPath(only).suffix.lower() in suffixes else []
+        return [only] if PurePosixPath(only).suffix.lower() in (*plain, *table_json.SUFFIXES) else []
     if not wanted:
-        return files.natural(files.ending(root, suffixes))
+        return files.natural(files.ending(root, plain) or files.ending(root, table_json.SUFFIXES))
     return files.natural({path for pattern in wanted for path in root.glob(pattern)})
 
 
@@ -188,36 +267,7 @@ def _video(root: SourceRoot, name: str, path: str) -> Media:
         raise
 
 
-def _is_parquet(path: str) -> bool:
-    return path.lower().endswith(PARQUET)
-
-
-def _delimiter(path: str) -> str:
-    return DELIMITERS[PurePosixPath(path).suffix.lower()]
-
-
-def _named(root: SourceRoot, path: str) -> tuple[list[str], list[str]]:
-    """The names of all columns, and of those of numbers, by the first lines of a table or the schema."""
-    if _is_parquet(path):
-        with parquet.opened(root, path) as file:
-            schema = file.schema_arrow
-        return schema.names, [entry.name for entry in schema if _holds_numbers(entry.type)]
-    with root.open(path) as opened:
-        head = opened.read(_PROBED_LINES)
-    whole = head if len(head) < _PROBED_LINES else head[: head.rfind(b"\n") + 1]
-    rows = files.csv_rows(whole, path, delimiter=_delimiter(path))
-    columns = {name: columns_of.of_cells([row[name] for row in rows]) for name in (rows[0] if rows else ())}
-    numbers = [name for name, one in columns.items() if not isinstance(one, tuple) and one.dtype.kind in "fi"]
-    return list(columns), numbers
-
-
-def _holds_numbers(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind))
-
-
-def _parts(root: SourceRoot, path: str, apart: str | None) -> Iterator[dict[str, Any] | ScanProblem]:
+def _parts(root: SourceRoot, path: str, apart: str | None, rows: str | None) -> Iterator[dict[str, Any] | ScanProblem]:
     """The runs of rows of one file that are an episode each; all of it where no column tells them apart.
 
     Rows without a value, and an episode whose rows lie in several places, are told and left out.
@@ -226,7 +276,7 @@ def _parts(root: SourceRoot, path: str, apart: str | None) -> Iterator[dict[str,
         yield {"episode": None, "first": 0, "rows": None}
         return
     try:
-        values = _values(root, path, apart)
+        values = table_files.values(root, path, apart, rows)
     except BadInput as error:
         yield ScanProblem("file", path, error.reason, error.what)
         return
@@ -250,18 +300,6 @@ def _parts(root: SourceRoot, path: str, apart: str | None) -> Iterator[dict[str,
             yield {"episode": value, "first": found[0][0], "rows": found[0][1]}
 
 
-def _values(root: SourceRoot, path: str, apart: str) -> Sequence[str]:
-    """The value of a column in each row, as text; empty where there is none."""
-    if not _is_parquet(path):
-        rows = files.cached(root, path, _cells)
-        files.check_header(list(rows[0]) if rows else [apart], (apart,), path)
-        return [row[apart].strip() for row in rows]
-    with parquet.opened(root, path) as file:
-        files.check_header(file.schema_arrow.names, (apart,), path)
-        values = file.read(columns=[apart])[apart].to_pylist()
-    return ["" if value is None else str(value) for value in values]
-
-
 def _check_one(columns: Mapping[str, Column], asked: Mapping[str, Any]) -> None:
     """`several_episodes` for a table that is read as one episode and has a column that says otherwise."""
     for name, column in columns.items():
@@ -273,50 +311,3 @@ def _check_one(columns: Mapping[str, Column], asked: Mapping[str, Any]) -> None:
                     f"the column {name} has {found} values in it",
                     fix=f"say `episodes: {name}` among the converter's options, or `leave_out: [{name}]` if it is one",
                 )
-
-
-def _table(root: SourceRoot, path: str, asked: Mapping[str, Any]) -> tuple[dict[str, Column], list[str]]:
-    """Columns of an episode's rows by name, and the names of those that are not read."""
-    first, left = asked["first"], set(asked["leave_out"])
-    stop = None if asked["rows"] is None else first + asked["rows"]
-    if _is_parquet(path):
-        return _parquet(root, path, left, slice(first, stop))
-    rows = files.cached(root, path, _cells)
-    files.check_header(list(rows[0]) if rows else [], tuple(left) if rows else (), path)
-    names = [name for name in (rows[0] if rows else ()) if name not in left]
-    return {name: columns_of.of_cells([row[name] for row in rows[first:stop]]) for name in names}, []
-
-
-def _cells(data: bytes, path: str) -> tuple[Mapping[str, str], ...]:
-    if not data:
-        raise FormatError("empty_file", f"{path} is empty", where=path)
-    return files.csv_rows(data, path, delimiter=_delimiter(path))
-
-
-def _parquet(root: SourceRoot, path: str, left: set[str], rows: slice) -> tuple[dict[str, Column], list[str]]:
-    found: dict[str, Column] = {}
-    unread: list[str] = []
-    table = _arrow_table(root.path, path, root.describe(path).sha256, frozenset(left))[rows]
-    for name in table.column_names:
-        column = columns_of.of_arrow(table[name].combine_chunks(), f"{path}: {name}")
-        if column is None:
-            unread.append(name)
-        else:
-            found[name] = column
-    return found, unread
-
-
-@lru_cache(maxsize=2)
-def _arrow_table(folder: Path, path: str, sha256: str, left: frozenset[str]) -> pa.Table:
-    """A Parquet file without the columns `left`, read once a process and content."""
-    root = SourceRoot(folder)
-    if root.describe(path).sha256 != sha256:
-        raise FormatError("changed_during_read", f"{path} changed while it was read", where=path)
-    with parquet.opened(root, path) as file:
-        names = file.schema_arrow.names
-        files.check_header(names, sorted(left), path)
-        if file.metadata.num_rows * file.metadata.num_columns > MAX_CELLS:
-            raise FormatError("claimed_size", f"{path} claims {file.metadata.num_rows} rows", where=path)
-        table = file.read(columns=[name for name in names if name not in left])
-        table.validate(full=True)
-    return table

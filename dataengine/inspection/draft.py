@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dataengine.documents import canonical_json
 from dataengine.episode import RawEpisode
 from dataengine.errors import SpecError
+from dataengine.evidence.raw import is_clock
 from dataengine.formats.base import layouts_of
 from dataengine.inspection.draft_shape import (
     Shape,
@@ -28,7 +29,6 @@ from dataengine.inspection.draft_shape import (
 )
 from dataengine.inspection.draft_views import language_of, views_of
 from dataengine.inspection.found import Inspection, Stream
-from dataengine.inspection.streams import is_clock
 
 MAX_WIDTH = 64
 _RATES = ("info/fps", "fps", "video/fps", "rate_hz", "control_hz", "hz")

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.episode import RawEpisode
+from dataengine.evidence.raw import is_clock
 from dataengine.inspection.found import Stream
-from dataengine.inspection.streams import clock_scale, is_clock
+from dataengine.inspection.streams import clock_scale
 from dataengine.transforms.language import MAX_NAME, printable
 
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from dataengine import images, timeline, video
 from dataengine.episode import Media, RawEpisode
 from dataengine.errors import BadInput, EpisodeError
+from dataengine.evidence.raw import is_clock
 from dataengine.inspection.found import Stream
 
 MAX_DECODED = 20_000
@@ -101,12 +101,6 @@ class Streams:
             raise EpisodeError(error.reason, f"{media.name}: {error.what}") from None
         self.decoded += wanted
         return wanted
-
-
-def is_clock(name: str) -> bool:
-    """Whether a stream's name says that it holds times."""
-    words = re.split(r"[/._ ]", name.lower())
-    return "time" in name.lower() or words[-1] in ("t", "clock") or "stamp" in words
 
 
 def clock_seconds(name: str, array: NDArray[Any]) -> NDArray[np.float64] | None:

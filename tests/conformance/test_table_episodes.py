@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dataengine.fixtures.table_log_writer import write_csv_log, write_csv_table, write_parquet_log
+from dataengine.fixtures.table_log_writer import write_csv_log, write_csv_table, write_json_log, write_parquet_log
 from dataengine.testing.formats import FormatConformance
 
 
@@ -29,6 +29,22 @@ class TestParquet(FormatConformance):
     @pytest.fixture
     def sample(self, tmp_path: Path) -> Path:
         return write_parquet_log(tmp_path / "sample")
+
+
+class TestJson(FormatConformance):
+    format_name = "table_episodes"
+    layout: ClassVar[str] = "json_log"
+    options: ClassVar[dict[str, Any]] = {"images": {"front": "front/*.jpg"}}
+    trials = 10
+
+    @pytest.fixture
+    def sample(self, tmp_path: Path) -> Path:
+        return write_json_log(tmp_path / "sample")
+
+
+class TestJsonThatNamesPictures(TestJson):
+    layout = None
+    options: ClassVar[dict[str, Any]] = {"images": {"front": {"column": "picture"}}}
 
 
 class TestManyInOne(FormatConformance):

@@ -77,6 +77,7 @@ WRITTEN: dict[str, str] = {
     "habitat_objectnav_hd": "dataengine.fixtures.habitat_writer:write_objectnav",
     "holoassist": "dataengine.fixtures.holoassist_writer:write_holoassist",
     "own_csv_arm": "dataengine.fixtures.table_log_writer:write_csv_log",
+    "own_json_arm": "dataengine.fixtures.table_log_writer:write_json_log",
     "own_hdf5_arm": "dataengine.fixtures.hdf5_log_writer:write_arm",
     "hot3d_quest3": "dataengine.fixtures.hot3d_writer:write_hot3d_quest3",
     "img2dataset": "dataengine.fixtures.img2dataset_writer:write_img2dataset",

@@ -1,0 +1,187 @@
+"""The columns of a table, whatever file it is in: CSV, TSV, Parquet, JSON.
+
+A helper of `table_episodes`, not a format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dataengine.errors import FormatError
+from dataengine.formats import files, parquet, table_json
+from dataengine.formats import table_columns as columns_of
+from dataengine.formats.table_columns import Column
+from dataengine.storage import SourceRoot
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
+MAX_CELLS = 1 << 28
+_PROBED_LINES = 64 << 10
+_PROBED_JSON = 32 << 20
+
+
+@dataclass
+class Table:
+    """Columns of some rows by name, the names of those that are not read, and what stands beside the rows (JSON)."""
+
+    columns: dict[str, Column]
+    unread: list[str] = field(default_factory=list)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the beginning of a table tells: its columns by name, as far as they are read.
+
+    `rows`: how many there are, None where that takes reading on. `table`: which list of rows it is of a JSON document.
+    """
+
+    columns: Mapping[str, Column | None]
+    rows: int | None = None
+    table: str | None = None
+
+    @property
+    def numbers(self) -> list[str]:
+        """The columns of numbers."""
+        found = [(name, column) for name, column in self.columns.items() if column is not None]
+        return [name for name, column in found if not isinstance(column, tuple) and column.dtype.kind in "fi"]
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row has."""
+        found = [self.columns[name] for name in self.numbers]
+        return sum(column[0].size if isinstance(column, np.ndarray) and len(column) else 1 for column in found)
+
+
+def is_parquet(path: str) -> bool:
+    """Whether a table is in Parquet, by its name."""
+    return path.lower().endswith(PARQUET)
+
+
+def is_json(path: str) -> bool:
+    """Whether a table is in JSON or JSON Lines, by its name."""
+    return path.lower().endswith(table_json.SUFFIXES)
+
+
+def delimiter(path: str) -> str:
+    """What parts the cells of a CSV or TSV file, by its name."""
+    return DELIMITERS[PurePosixPath(path).suffix.lower()]
+
+
+def head(root: SourceRoot, path: str) -> Head:
+    """The columns of a table by its first lines, its schema, or (JSON) all of it, where it is not too large.
+
+    Of several lists of rows in a JSON document the longest is taken, and named.
+    """
+    if is_parquet(path):
+        with parquet.opened(root, path) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+        return Head({entry.name: columns_of.of_arrow(pa.nulls(0, entry.type), path) for entry in schema}, count)
+    if is_json(path):
+        return _json_head(root, path)
+    with root.open(path) as opened:
+        data = opened.read(_PROBED_LINES)
+    whole = data if len(data) < _PROBED_LINES else data[: data.rfind(b"\n") + 1]
+    rows = files.csv_rows(whole, path, delimiter=delimiter(path))
+    columns = {name: columns_of.of_cells([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    return Head(columns, len(rows) if whole is data else None)
+
+
+def _json_head(root: SourceRoot, path: str) -> Head:
+    if root.size(path) > _PROBED_JSON:
+        raise FormatError("file_too_large", f"{path} is too large for a look", where=path)
+    document = files.cached(root, path, table_json.parse)
+    lists = dict(table_json.lists_in(document))
+    chosen = max(lists, key=lambda name: len(lists[name])) if len(lists) > 1 else None
+    found = table_json.table(document, path, chosen)
+    count = max((len(told) for told in found.columns.values()), default=0)
+    return Head({name: table_json.column(told, name) for name, told in found.columns.items()}, count, chosen)
+
+
+def values(root: SourceRoot, path: str, apart: str, rows: str | None) -> Sequence[str]:
+    """The value of the column `apart` in each row, as text; empty where there is none."""
+    if is_json(path):
+        found = table_json.table(files.cached(root, path, table_json.parse), path, rows)
+        files.check_header(list(found.columns), (apart,), path)
+        told: Sequence[Any] = found.columns[apart]
+    elif is_parquet(path):
+        with parquet.opened(root, path) as file:
+            files.check_header(file.schema_arrow.names, (apart,), path)
+            told = file.read(columns=[apart])[apart].to_pylist()
+    else:
+        cells = files.cached(root, path, _cells)
+        files.check_header(list(cells[0]) if cells else [apart], (apart,), path)
+        return [row[apart].strip() for row in cells]
+    return ["" if value is None else str(value).strip() for value in told]
+
+
+def table(root: SourceRoot, path: str, asked: Mapping[str, Any]) -> Table:
+    """An episode's rows: `first` and `rows` (None: all) of the file at `path`, without the columns `leave_out`."""
+    first, left = asked["first"], set(asked["leave_out"])
+    part = slice(first, None if asked["rows"] is None else first + asked["rows"])
+    if is_parquet(path):
+        return _parquet(root, path, left, part)
+    if is_json(path):
+        return _json(root, path, left, part, asked.get("table"))
+    rows = files.cached(root, path, _cells)
+    files.check_header(list(rows[0]) if rows else [], tuple(left) if rows else (), path)
+    names = [name for name in (rows[0] if rows else ()) if name not in left]
+    return Table({name: columns_of.of_cells([row[name] for row in rows[part]]) for name in names})
+
+
+def _json(root: SourceRoot, path: str, left: set[str], part: slice, rows: str | None) -> Table:
+    document = files.cached(root, path, table_json.parse)
+    found = table_json.table(document, path, rows, left)
+    absent = left - found.columns.keys() - (found.about.keys() if rows is None else set())
+    files.check_header(list(found.columns), sorted(absent), path)
+    result = Table({}, about=found.about)
+    for name in found.columns:
+        if name in left:
+            continue
+        column = table_json.column(found.columns[name][part], f"{path}: {name}")
+        if column is None:
+            result.unread.append(name)
+        else:
+            result.columns[name] = column
+    return result
+
+
+def _cells(data: bytes, path: str) -> tuple[Mapping[str, str], ...]:
+    if not data:
+        raise FormatError("empty_file", f"{path} is empty", where=path)
+    return files.csv_rows(data, path, delimiter=delimiter(path))
+
+
+def _parquet(root: SourceRoot, path: str, left: set[str], part: slice) -> Table:
+    result = Table({})
+    found = _arrow_table(root.path, path, root.describe(path).sha256, frozenset(left))[part]
+    for name in found.column_names:
+        column = columns_of.of_arrow(found[name].combine_chunks(), f"{path}: {name}")
+        if column is None:
+            result.unread.append(name)
+        else:
+            result.columns[name] = column
+    return result
+
+
+@lru_cache(maxsize=2)
+def _arrow_table(folder: Path, path: str, sha256: str, left: frozenset[str]) -> pa.Table:
+    """A Parquet file without the columns `left`, read once a process and content."""
+    root = SourceRoot(folder)
+    if root.describe(path).sha256 != sha256:
+        raise FormatError("changed_during_read", f"{path} changed while it was read", where=path)
+    with parquet.opened(root, path) as file:
+        names = file.schema_arrow.names
+        files.check_header(names, sorted(left), path)
+        if file.metadata.num_rows * file.metadata.num_columns > MAX_CELLS:
+            raise FormatError("claimed_size", f"{path} claims {file.metadata.num_rows} rows", where=path)
+        found = file.read(columns=[name for name in names if name not in left])
+        found.validate(full=True)
+    return found

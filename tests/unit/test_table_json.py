@@ -1,0 +1,281 @@
+"""Logs in JSON, and pictures beside tables: what keys become, which pictures belong to a row, reasons for refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataengine import images
+from dataengine.convert import Conversion, convert
+from dataengine.episode import RawEpisode
+from dataengine.errors import BadInput, SpecError
+from dataengine.fixtures.table_log_writer import TASKS, motion, write_csv_log, write_json_log
+from dataengine.formats.base import ScanProblem, get_format
+from dataengine.specs.converter import load_converter
+from dataengine.storage import SourceRoot
+
+FORMAT = get_format("table_episodes")
+FRONT = {"front": "front/*.jpg"}
+
+
+def read(path: Path, number: int = 0, **options: Any) -> RawEpisode:
+    entry = list(FORMAT.scan(SourceRoot(path), None, options))[number]
+    if isinstance(entry, ScanProblem):
+        pytest.fail(f"{entry.reason}: {entry.what}")
+    return FORMAT.read(SourceRoot(path), entry)
+
+
+def reason(path: Path, **options: Any) -> str:
+    entry = next(iter(FORMAT.scan(SourceRoot(path), None, options)))
+    if isinstance(entry, ScanProblem):
+        return entry.reason
+    with pytest.raises(BadInput) as caught:
+        FORMAT.read(SourceRoot(path), entry)
+    return caught.value.reason
+
+
+def log(path: Path, document: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.suffix.lower() != ".json"
+    path.write_text("\n".join(map(json.dumps, document)) if lines else json.dumps(document))
+    return path.parent
+
+
+def picture(path: Path, shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(images.encode(np.full((16, 24, 3), shade, np.uint8), "png"))
+
+
+def shades(raw: RawEpisode, name: str) -> list[int]:
+    media = raw.media[name]
+    return [int(images.decode(media.image(row))[0, 0, 0]) for row in range(media.frames)]
+
+
+def test_steps_in_an_object(tmp_path: Path) -> None:
+    write_json_log(tmp_path)
+    raw = read(tmp_path, 1, images=FRONT)
+    joints, commands, times = motion(1, 6)
+    assert np.array_equal(raw.arrays["state/q"], joints)
+    assert np.array_equal(raw.arrays["command"], commands)
+    assert np.array_equal(raw.arrays["t"], times)
+    assert np.array_equal(raw.arrays["state/load"], [0, np.nan, 1, 1.5, 2, 2.5], equal_nan=True)
+    assert raw.arrays["stopped"].dtype == np.bool_
+    assert raw.texts["instruction"] == (TASKS[1],)
+    assert raw.attributes == {
+        "recorder": {"version": 3, "hz": 20},
+        "instruction": TASKS[1],
+        "missing": {"state/load": 1},
+    }
+    assert (raw.media["front"].codec, raw.media["front"].frames) == ("jpeg", 6)
+
+
+def test_pictures_that_steps_name_are_those_of_the_folder(tmp_path: Path) -> None:
+    write_json_log(tmp_path)
+    by_folder, by_name = read(tmp_path, images=FRONT), read(tmp_path, images={"front": {"column": "picture"}})
+    assert by_folder.media["front"].digest == by_name.media["front"].digest
+    assert "picture" in by_folder.texts
+    assert "picture" not in by_name.texts
+    assert {file.path for file in by_name.files} == {file.path for file in by_folder.files}
+
+
+def test_the_example_converter(tmp_path: Path) -> None:
+    write_json_log(tmp_path)
+    options = load_converter("own_json_arm").format.options
+    episode = convert(read(tmp_path, **options), Conversion.load("own_json_arm"))
+    assert (episode.steps, episode.views[0].name, {entry.text for entry in episode.language}) == (
+        6,
+        "front",
+        {TASKS[0]},
+    )
+    assert episode.action is not None
+    assert episode.state is not None
+    assert np.array_equal(episode.action.values[:-1], episode.state.values[1:])
+
+
+ROWS = [{"t": 0.1 * row, "q": [row, 2.0], "note": "a"} for row in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "options"),
+    [
+        ("a.json", ROWS, {}),
+        ("a.jsonl", ROWS, {}),
+        ("a.ndjson", ROWS, {}),
+        ("A.JSON", {"meta": {"robot": "arm"}, "trajectory": {"steps": ROWS}}, {}),
+        ("a.json", {"cameras": [{"name": "left"}], "steps": ROWS}, {"rows": "steps"}),
+        ("a.json", {"joints": ["a", "b"], **{key: [row[key] for row in ROWS] for key in ROWS[0]}}, {}),
+        (
+            "a.json",
+            {"home": [0.0, 1.0, 2.0], **{key: [row[key] for row in ROWS] for key in ROWS[0]}},
+            {"leave_out": ["home"]},
+        ),
+    ],
+)
+def test_places_of_rows(tmp_path: Path, name: str, document: Any, options: dict[str, Any]) -> None:
+    raw = read(log(tmp_path / name, document), **options)
+    assert np.array_equal(raw.arrays["q"], [[0, 2], [1, 2], [2, 2], [3, 2]])
+    assert np.allclose(raw.arrays["t"], [0, 0.1, 0.2, 0.3])
+    assert raw.texts["note"] == ("a",) * 4
+
+
+def test_what_values_are(tmp_path: Path) -> None:
+    common = {"odd": {}, "names": ["a"]}
+    rows = [
+        {"t": 0, "whole": 1, "gap": 1.5, "late": None, "flag": True, "maybe": True, "n": {"m": [[1, 2]]}},
+        {"t": 1, "whole": -2, "gap": float("nan"), "late": "x", "flag": False, "maybe": None, "n": {"m": [[3, 4]]}},
+    ]
+    rows = [row | common for row in rows]
+    raw = read(log(tmp_path / "a.jsonl", rows))
+    assert {name: (array.dtype.str, array.shape) for name, array in raw.arrays.items()} == {
+        "t": ("<i8", (2,)),
+        "whole": ("<i8", (2,)),
+        "gap": ("<f8", (2,)),
+        "flag": ("|b1", (2,)),
+        "n/m": ("<i8", (2, 1, 2)),
+    }
+    assert raw.texts == {"late": ("", "x")}
+    assert raw.attributes == {"missing": {"gap": 1, "late": 1}, "unread": ["maybe", "names", "odd"]}
+
+
+def test_episodes_told_apart_by_a_key(tmp_path: Path) -> None:
+    rows = [{"t": row, "q": row, "episode": row // 2} for row in range(6)]
+    log(tmp_path / "all.jsonl", rows)
+    found = list(FORMAT.scan(SourceRoot(tmp_path), None, {"episodes": "episode"}))
+    assert [entry.upstream_id for entry in found if not isinstance(entry, ScanProblem)] == [
+        f"all.jsonl#{number}" for number in range(3)
+    ]
+    assert read(tmp_path, 1, episodes="episode").arrays["q"].tolist() == [2, 3]
+    assert reason(tmp_path) == "several_episodes"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "found"),
+    [
+        ("", {}, "empty_file"),
+        ("[]", {}, "empty_episode"),
+        ("{", {}, "json_invalid"),
+        ("3", {}, "no_table"),
+        ('{"name": "arm"}', {}, "no_table"),
+        ('[{"t": 0}, 3]', {}, "not_an_object"),
+        ('[{"t": 0, "t": 1}]', {}, "json_duplicate_key"),
+        ('{"a": [{"t": 0}], "b": [{"t": 1}]}', {}, "several_tables"),
+        ('{"a": [{"t": 0}]}', {"rows": "b"}, "missing_key"),
+        ('{"t": [0, 1, 2], "q": [0, 1]}', {}, "length_mismatch"),
+        ('[{"t": 0, "q": [1, 2]}, {"t": 1, "q": [1]}]', {}, "bad_shape"),
+        ('[{"t": 0, "q": [1, 2]}, {"t": 1}]', {}, "bad_shape"),
+        ('[{"t": 0, "q": [1, null]}]', {}, "bad_value"),
+        ('[{"t": 0, "q": 1}, {"t": 1, "q": "one"}]', {}, "bad_type"),
+        ('[{"t": 99999999999999999999}]', {}, "bad_value"),
+        ('[{"t": 0, "q": [99999999999999999999]}]', {}, "bad_value"),
+        ('[{"t": 0}]', {"leave_out": ["q"]}, "missing_column"),
+        ('[{"t": 0}]', {"episodes": "q"}, "missing_column"),
+        ('[{"t": 0, "note": "\\ud800"}]', {}, "bad_text"),
+        ('{"unread": 1, "steps": [{"t": 0}]}', {}, "name_conflict"),
+    ],
+)
+def test_bad_logs(tmp_path: Path, text: str, options: dict[str, Any], found: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert reason(tmp_path, **options) == found
+
+
+def test_pictures_whose_names_are_times(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "logs", episodes=1)
+    (tmp_path / "logs/run_0.mp4").unlink()
+    for row in range(5):
+        picture(tmp_path / f"logs/run_0/rgb/{1_772_000_000_000_000_000 + row * 100_000_000}.png", row)
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options["images"] == {"rgb": {"files": "{stem}/rgb/*.png", "times": "ns"}}
+    media = read(tmp_path, images=detected.options["images"]).media["rgb"]
+    assert (media.times_ns - 1_772_000_000_000_000_000).tolist() == [row * 100_000_000 for row in range(5)]
+    (tmp_path / "logs/run_0/rgb/1772000000000000000.png").rename(tmp_path / "logs/run_0/rgb/first.png")
+    assert reason(tmp_path, images=detected.options["images"]) == "bad_timestamp"
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_units_of_times_in_names(tmp_path: Path, unit: str) -> None:
+    log(tmp_path / "a.json", ROWS)
+    names = {"s": "1305031102.175304", "ms": "1305031102175"}
+    picture(tmp_path / f"rgb/x_{names[unit]}.png", 1)
+    media = read(tmp_path, images={"rgb": {"files": "rgb/*", "times": unit}}).media["rgb"]
+    assert media.times_ns.tolist() == [1305031102175304000 if unit == "s" else 1305031102175000000]
+
+
+def test_folders_of_pictures_are_proposed(tmp_path: Path) -> None:
+    for number in range(2):
+        log(tmp_path / f"run_{number}/steps.json", ROWS)
+        for camera in ("cam_left", "cam_right"):
+            for row in range(4):
+                picture(tmp_path / f"run_{number}/{camera}/{row}.png", 10 * row)
+        picture(tmp_path / f"run_{number}/thumbs/0.png", 0)
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options == {"images": {"cam_left": "cam_left/*.png", "cam_right": "cam_right/*.png"}}
+    assert shades(read(tmp_path, 1, **detected.options), "cam_right") == [0, 10, 20, 30]
+
+
+def test_pictures_named_by_rows_from_the_root_or_a_folder(tmp_path: Path) -> None:
+    rows = [{**row, "file": f"frames/{number}.png"} for number, row in enumerate(ROWS)]
+    log(tmp_path / "logs/a.json", rows)
+    for number in range(4):
+        picture(tmp_path / f"frames/{number}.png", 40 - number)
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options == {"images": {"file": {"column": "file"}}}
+    assert shades(read(tmp_path, **detected.options), "file") == [40, 39, 38, 37]
+    log(
+        tmp_path / "logs/a.json",
+        [{**row, "file": f"/home/robot/frames/{number}.png"} for number, row in enumerate(ROWS)],
+    )
+    assert reason(tmp_path, **detected.options) == "path_outside_root"
+    there = {"file": {"column": "file", "folder": "../frames"}}
+    assert shades(read(tmp_path, images=there), "file") == [40, 39, 38, 37]
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("side/*.png", "missing_media"),
+        ("../../*.png", "missing_media"),
+        ({"column": "file"}, "missing_column"),
+        ({"column": "t"}, "bad_type"),
+        ({"column": "note"}, "missing_media"),
+    ],
+)
+def test_pictures_that_are_not_there(tmp_path: Path, entry: Any, found: str) -> None:
+    log(tmp_path / "a.json", ROWS)
+    assert reason(tmp_path, images={"front": entry}) == found
+
+
+def test_a_lost_picture_is_told(tmp_path: Path) -> None:
+    """With one in the middle gone, every picture behind it would stand a row early."""
+    log(tmp_path / "a.json", ROWS)
+    for row in (0, 5, 10, 15):
+        picture(tmp_path / f"front/{row:03d}.png", row)
+    assert shades(read(tmp_path, images={"front": "front/*.png"}), "front") == [0, 5, 10, 15]
+    (tmp_path / "front/005.png").unlink()
+    assert reason(tmp_path, images={"front": "front/*.png"}) == "missing_file"
+    rows = [{**row, "file": f"front/{5 * number:03d}.png"} for number, row in enumerate(ROWS)]
+    assert reason(log(tmp_path / "a.json", rows), images={"front": {"column": "file"}}) == "missing_media"
+    rows[1]["file"] = None
+    assert reason(log(tmp_path / "a.json", rows), images={"front": {"column": "file"}}) == "missing_media"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["front"],
+        {"front": 3},
+        {"front": {"files": "a", "times": "h"}},
+        {"front": {"column": "a", "times": "s"}},
+        {"front": {}},
+    ],
+)
+def test_options_that_are_none(tmp_path: Path, given: Any) -> None:
+    log(tmp_path / "a.json", ROWS)
+    with pytest.raises(SpecError):
+        list(FORMAT.scan(SourceRoot(tmp_path), None, {"images": given}))
