@@ -92,8 +92,8 @@ class TableEpisodesFormat:
                 options = _proposed(root, path, head, clocks[0], tables)
                 if "episodes" in options:
                     told.append(f"its column {options['episodes']} tells episodes apart")
-                if "images" in options:
-                    told.append(f"pictures lie beside it: {', '.join(options['images'])}")
+                beside = {**options.get("images", {}), **options.get("videos", {})}
+                told += [f"beside it lie pictures: {', '.join(beside)}"] if beside else []
                 return Detection(self.name, 0.12, tuple(told), layout=_layout(path), options=options)
         return None
 
@@ -166,7 +166,8 @@ def _proposed(root: SourceRoot, path: str, head: table_files.Head, clock: str, t
     apart = next((name for name in head.columns if _EPISODE.fullmatch(name.lower())), None)
     groups = columns_of.side_by_side([name for name in head.numbers if name not in (apart, clock)])
     images = table_pictures.propose(root, path, head.columns, head.rows, tables)
-    found = {"episodes": apart, "groups": groups, "images": images, "rows": head.table}
+    videos = table_pictures.propose_videos(root, path, tables) if apart is None else {}
+    found = {"episodes": apart, "groups": groups, "images": images, "videos": videos, "rows": head.table}
     return {name: value for name, value in found.items() if value}
 
 

@@ -24,6 +24,7 @@ from dataengine.formats.table_columns import Column
 from dataengine.storage import SourceRoot
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi")
 MAX_BYTES = 4 << 30
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _STAMP = re.compile(r"(\d+(?:\.\d+)?)$")
@@ -180,6 +181,25 @@ def _folders(root: SourceRoot, path: str, rows: int | None, tables: Sequence[str
         name = own[-1] if own[-1] not in found else "_".join(own)
         found[name] = pattern if times is None else {"files": pattern, "times": times}
     return found
+
+
+def propose_videos(root: SourceRoot, path: str, tables: Sequence[str]) -> dict[str, str]:
+    """What the option `videos` may say of the table at `path`: empty where only `<stem>.mp4` lies beside it."""
+    place = PurePosixPath(path)
+    alone = sum(PurePosixPath(one).parent == place.parent for one in tables) == 1
+    others = {PurePosixPath(one).parent for one in tables} - {place.parent, *place.parents}
+    found: dict[str, str] = {}
+    for video in files.ending(root, VIDEOS):
+        at = PurePosixPath(video)
+        if place.parent not in at.parents or others & set(at.parents):
+            continue
+        inside = str(at.relative_to(place.parent))
+        pattern = re.sub(rf"(?<![^_./-]){re.escape(place.stem)}(?![^_./-])", "{stem}", inside)
+        if alone or pattern != inside:
+            words = re.sub(r"[/_.-]?\{stem\}[/_.-]?", "/", pattern[: pattern.rindex(".")])
+            own = [word for word in words.split("/") if word] or ["video"]
+            found[own[-1] if own[-1] not in found else "_".join(own)] = pattern
+    return {} if found == {"video": "{stem}.mp4"} else found
 
 
 def _unit(paths: Sequence[str]) -> str | None:

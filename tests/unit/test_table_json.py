@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataengine import images
+from dataengine import images, video
 from dataengine.convert import Conversion, convert
 from dataengine.episode import RawEpisode
 from dataengine.errors import BadInput, SpecError
@@ -216,6 +216,40 @@ def test_folders_of_pictures_are_proposed(tmp_path: Path) -> None:
     assert detected is not None
     assert detected.options == {"images": {"cam_left": "cam_left/*.png", "cam_right": "cam_right/*.png"}}
     assert shades(read(tmp_path, 1, **detected.options), "cam_right") == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("videos", "proposed"),
+    [
+        (["run_0/log.mp4"], None),
+        (["run_0/left.mp4", "run_0/right.mp4"], {"left": "left.mp4", "right": "right.mp4"}),
+        (["run_0/videos/top.mp4", "run_1/videos/top.mp4"], {"top": "videos/top.mp4"}),
+        (["run_0/log_front.mp4"], {"front": "{stem}_front.mp4"}),
+    ],
+)
+def test_videos_are_proposed(tmp_path: Path, videos: list[str], proposed: dict[str, str] | None) -> None:
+    for number in range(2):
+        log(tmp_path / f"run_{number}/log.json", ROWS)
+    for name in videos:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(video.encode([np.zeros((64, 64, 3), np.uint8)] * 4, 20, gop=5))
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options.get("videos") == proposed
+    assert set(read(tmp_path, **detected.options).media) == set(proposed or {"video": ""})
+
+
+def test_videos_of_several_tables_in_one_folder(tmp_path: Path) -> None:
+    for number in range(2):
+        log(tmp_path / f"ep{number}.json", ROWS)
+        for camera in ("a", "b"):
+            at = tmp_path / f"videos/ep{number}/{camera}.mp4"
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.write_bytes(video.encode([np.full((64, 64, 3), 40 * number, np.uint8)] * 4, 20, gop=5))
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options["videos"] == {"a": "videos/{stem}/a.mp4", "b": "videos/{stem}/b.mp4"}
+    assert [sorted(read(tmp_path, number, **detected.options).media) for number in range(2)] == [["a", "b"]] * 2
 
 
 def test_pictures_named_by_rows_from_the_root_or_a_folder(tmp_path: Path) -> None:
