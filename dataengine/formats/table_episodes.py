@@ -34,6 +34,8 @@ _EPISODE = re.compile(
 _CLOCK = re.compile(
     r"(?:.*[_./ ])?(?:t|time|times|timestamp|timestamps|stamp|clock)(?:[_./ \[(](?:s|ms|us|ns|sec)[\])]?)?"
 )
+_COUNTER = re.compile(r"(?:.*[./])?(?:frame|step|row|tick)(?:[_ ]?(?:id|idx|index|no|num|number|count))?")
+_ACTION = re.compile(r"(?:.*[_./ ])?(?:action|command|cmd|control|target)s?")
 
 
 class TableEpisodesFormat:
@@ -79,22 +81,26 @@ class TableEpisodesFormat:
     )
 
     def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
-        """A table with a column that is named like a clock beside numbers. Every layout of a name is surer."""
+        """A table with a column that is named like a clock, a counter or an action, beside numbers.
+
+        Every layout of a name is surer.
+        """
         tables = _paths(root, only, ())
         for path in tables[:_PROBED]:
             try:
                 head = table_files.head(root, path)
             except BadInput:
                 continue
-            clocks = [name for name in head.numbers if _CLOCK.fullmatch(name.lower())]
-            if clocks and head.width >= _FEWEST:
-                told = [f"{path} holds {len(head.numbers)} columns of numbers beside the clock {clocks[0]}"]
-                options = _proposed(root, path, head, clocks[0], tables)
+            rows_by = _rows_by(head.numbers)
+            if rows_by is not None and head.width >= _FEWEST:
+                told = [f"{path} holds {len(head.numbers)} columns of numbers beside {rows_by[0]} {rows_by[1]}"]
+                options = _proposed(root, path, head, rows_by[1], tables)
                 if "episodes" in options:
                     told.append(f"its column {options['episodes']} tells episodes apart")
                 beside = {**options.get("images", {}), **options.get("videos", {})}
                 told += [f"beside it lie pictures: {', '.join(beside)}"] if beside else []
-                return Detection(self.name, 0.12, tuple(told), layout=_layout(path), options=options)
+                sure = 0.12 if rows_by[0] == "the clock" else 0.11
+                return Detection(self.name, sure, tuple(told), layout=_layout(path), options=options)
         return None
 
     def scan(
@@ -153,6 +159,17 @@ class TableEpisodesFormat:
         if facts:
             digest.add_json("attributes", facts)
         return RawEpisode(ref.upstream_id, described, digest.hexdigest(), arrays, media, texts, attributes)
+
+
+def _rows_by(numbers: Sequence[str]) -> tuple[str, str] | None:
+    """What says that the rows of a table follow one another in time, and the column's (or group's) name."""
+    for what, names in (("the clock", _CLOCK), ("the counter", _COUNTER)):
+        found = next((name for name in numbers if names.fullmatch(name.lower())), None)
+        if found is not None:
+            return what, found
+    groups = columns_of.side_by_side(numbers)
+    action = next((name for name in (*numbers, *groups) if _ACTION.fullmatch(name.lower())), None)
+    return None if action is None else ("the action", action)
 
 
 def _layout(path: str) -> str:

@@ -252,6 +252,24 @@ def test_videos_of_several_tables_in_one_folder(tmp_path: Path) -> None:
     assert [sorted(read(tmp_path, number, **detected.options).media) for number in range(2)] == [["a", "b"]] * 2
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"time_s": 0.0, "frame": 0, "q": [1.0, 2.0]}, "the clock time_s"),
+        ({"frame_idx": 0, "q": [1.0, 2.0]}, "the counter frame_idx"),
+        ({"obs": {"q": [1.0, 2.0]}, "action": [0.0, 1.0]}, "the action action"),
+        ({"q": 1.0, "cmd_0": 1.0, "cmd_1": 1.0}, "the action cmd"),
+        ({"q": [1.0, 2.0], "area": 3.0}, None),
+        ({"t": 0.0, "id": 3}, None),
+    ],
+)
+def test_what_says_that_rows_are_steps(tmp_path: Path, row: dict[str, Any], told: str | None) -> None:
+    log(tmp_path / "a.json", [row] * 3)
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert (detected is None) == (told is None)
+    assert detected is None or detected.evidence[0].endswith(f"beside {told}")
+
+
 def test_pictures_named_by_rows_from_the_root_or_a_folder(tmp_path: Path) -> None:
     rows = [{**row, "file": f"frames/{number}.png"} for number, row in enumerate(ROWS)]
     log(tmp_path / "logs/a.json", rows)
