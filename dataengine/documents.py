@@ -214,7 +214,11 @@ def find_spec(kind: str, name: str) -> Path:
         return path
     if "/" in name or name.endswith((".yaml", ".yml")):
         what = f"{name} is a folder, not a file" if path.is_dir() else f"no such file: {name}"
-        raise SpecError(what, fix=f"give the path of a YAML file, or a shipped name: {', '.join(sorted(known))}")
+        import difflib
+
+        near = difflib.get_close_matches(path.stem, known, n=3)
+        told = f" such as {', '.join(near)}" if near else ""
+        raise SpecError(what, fix=f"give the path of a YAML file, or one of {len(known)} shipped names{told}")
     error = unknown_name(_SINGULAR[kind], name, known)
     raise SpecError(error.what, fix=f"{error.fix}; or give the path of a YAML file")
 

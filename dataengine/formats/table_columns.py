@@ -17,6 +17,7 @@ from dataengine.errors import EpisodeError
 
 _NUMBERED = re.compile(r"(.*?)[_.\[ ]?(\d{1,3})\]?")
 _AXIS = re.compile(r"(.+)[_.]([xyzw])")
+_WHOLE = re.compile(r"[+-]?\d{1,30}")
 _WORDS = {"true": True, "false": False}
 Column = NDArray[Any] | tuple[str, ...]
 
@@ -28,8 +29,10 @@ def of_cells(cells: Sequence[str]) -> Column:
     if told and all(cell.lower() in _WORDS for cell in stripped):
         return np.array([_WORDS[cell.lower()] for cell in stripped])
     try:
-        if told and len(told) == len(stripped) and all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in told):
-            return np.array([int(cell) for cell in told], np.int64)
+        if told and len(told) == len(stripped) and all(_WHOLE.fullmatch(cell) for cell in told):
+            whole = [int(cell) for cell in told]
+            # Beyond 64 bits a number is a name: a float would make others of it.
+            return np.array(whole, np.int64) if max(map(abs, whole)) < 1 << 63 else tuple(cells)
         if told and not any("_" in cell for cell in told):
             return np.array([float(cell) if cell else np.nan for cell in stripped], np.float64)
     except ValueError:
@@ -75,6 +78,9 @@ def grouped(columns: Mapping[str, Column], groups: Mapping[str, Sequence[str]]) 
             if isinstance(part, tuple) or part.ndim != 1:
                 raise EpisodeError("bad_type", f"the column {member!r} (for the group {name}) holds no single numbers")
             parts.append(part)
+        if len(set(map(len, parts))) > 1:
+            told = ", ".join(f"{member} {len(part)}" for member, part in zip(members, parts, strict=True))
+            raise EpisodeError("length_mismatch", f"the columns of the group {name} differ in length: {told}")
         taken |= set(members)
         arrays[name] = np.stack(parts, axis=1)
     for name, column in columns.items():

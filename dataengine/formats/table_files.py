@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from dataengine.errors import FormatError
-from dataengine.formats import files, parquet, table_json
+from dataengine.formats import files, parquet, table_json, table_text
 from dataengine.formats import table_columns as columns_of
 from dataengine.formats.table_columns import Column
 from dataengine.storage import SourceRoot
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
 MAX_CELLS = 1 << 28
 _PROBED_LINES = 64 << 10
@@ -40,12 +39,13 @@ class Table:
 class Head:
     """What the beginning of a table tells: its columns by name, as far as they are read.
 
-    `rows`: how many there are, None where that takes reading on. `table`: which list of rows it is of a JSON document.
+    `rows`: how many there are, None where that takes reading on. `options`: what of `rows` (which list of a JSON
+    document), `delimiter` and `decimal` it takes to read it.
     """
 
     columns: Mapping[str, Column | None]
     rows: int | None = None
-    table: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def numbers(self) -> list[str]:
@@ -60,6 +60,11 @@ class Head:
         return sum(column[0].size if isinstance(column, np.ndarray) and len(column) else 1 for column in found)
 
 
+def prefix(folder: str, path: str) -> str:
+    """What the columns of a table below the folder of its episode are called by, before their own names."""
+    return f"{PurePosixPath(path).relative_to(folder).with_suffix('').as_posix()}/"
+
+
 def is_parquet(path: str) -> bool:
     """Whether a table is in Parquet, by its name."""
     return path.lower().endswith(PARQUET)
@@ -70,9 +75,13 @@ def is_json(path: str) -> bool:
     return path.lower().endswith(table_json.SUFFIXES)
 
 
-def delimiter(path: str) -> str:
-    """What parts the cells of a CSV or TSV file, by its name."""
-    return DELIMITERS[PurePosixPath(path).suffix.lower()]
+@dataclass(frozen=True)
+class Reading:
+    """How tables are read: how text is written, which list of a JSON document holds the rows, columns left out."""
+
+    dialect: table_text.Dialect = field(default_factory=table_text.Dialect)
+    rows: str | None = None
+    leave_out: frozenset[str] = frozenset()
 
 
 def head(root: SourceRoot, path: str) -> Head:
@@ -89,9 +98,11 @@ def head(root: SourceRoot, path: str) -> Head:
     with root.open(path) as opened:
         data = opened.read(_PROBED_LINES)
     whole = data if len(data) < _PROBED_LINES else data[: data.rfind(b"\n") + 1]
-    rows = files.csv_rows(whole, path, delimiter=delimiter(path))
+    text = files.text_of(whole, path)
+    options = table_text.sniffed(text, path)
+    rows = table_text.rows_of(text, path, table_text.dialect_of(options))
     columns = {name: columns_of.of_cells([row[name] for row in rows]) for name in (rows[0] if rows else ())}
-    return Head(columns, len(rows) if whole is data else None)
+    return Head(columns, len(rows) if whole is data else None, options)
 
 
 def _json_head(root: SourceRoot, path: str) -> Head:
@@ -102,13 +113,14 @@ def _json_head(root: SourceRoot, path: str) -> Head:
     chosen = max(lists, key=lambda name: len(lists[name])) if len(lists) > 1 else None
     found = table_json.table(document, path, chosen)
     count = max((len(told) for told in found.columns.values()), default=0)
-    return Head({name: table_json.column(told, name) for name, told in found.columns.items()}, count, chosen)
+    columns = {name: table_json.column(told, name) for name, told in found.columns.items()}
+    return Head(columns, count, {} if chosen is None else {"rows": chosen})
 
 
-def values(root: SourceRoot, path: str, apart: str, rows: str | None) -> Sequence[str]:
+def values(root: SourceRoot, path: str, apart: str, reading: Reading) -> Sequence[str]:
     """The value of the column `apart` in each row, as text; empty where there is none."""
     if is_json(path):
-        found = table_json.table(files.cached(root, path, table_json.parse), path, rows)
+        found = table_json.table(files.cached(root, path, table_json.parse), path, reading.rows, reading.leave_out)
         files.check_header(list(found.columns), (apart,), path)
         told: Sequence[Any] = found.columns[apart]
     elif is_parquet(path):
@@ -116,24 +128,34 @@ def values(root: SourceRoot, path: str, apart: str, rows: str | None) -> Sequenc
             files.check_header(file.schema_arrow.names, (apart,), path)
             told = file.read(columns=[apart])[apart].to_pylist()
     else:
-        cells = files.cached(root, path, _cells)
+        cells = files.cached(root, path, table_text.parser(reading.dialect))
         files.check_header(list(cells[0]) if cells else [apart], (apart,), path)
         return [row[apart].strip() for row in cells]
     return ["" if value is None else str(value).strip() for value in told]
 
 
-def table(root: SourceRoot, path: str, asked: Mapping[str, Any]) -> Table:
-    """An episode's rows: `first` and `rows` (None: all) of the file at `path`, without the columns `leave_out`."""
-    first, left = asked["first"], set(asked["leave_out"])
-    part = slice(first, None if asked["rows"] is None else first + asked["rows"])
+def table(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
+    """The rows `part` of the file at `path`."""
+    left = set(reading.leave_out)
     if is_parquet(path):
         return _parquet(root, path, left, part)
     if is_json(path):
-        return _json(root, path, left, part, asked.get("table"))
-    rows = files.cached(root, path, _cells)
+        return _json(root, path, left, part, reading.rows)
+    rows = files.cached(root, path, table_text.parser(reading.dialect))
     files.check_header(list(rows[0]) if rows else [], tuple(left) if rows else (), path)
     names = [name for name in (rows[0] if rows else ()) if name not in left]
     return Table({name: columns_of.of_cells([row[name] for row in rows[part]]) for name in names})
+
+
+def table_or_facts(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
+    """As `table`; a JSON object that holds no table (`meta.json` beside others) is what stands beside the rows."""
+    try:
+        return table(root, path, reading, part)
+    except FormatError as error:
+        document = files.cached(root, path, table_json.parse) if error.reason == "no_table" else None
+        if not isinstance(document, dict):
+            raise
+        return Table({}, about=document)
 
 
 def _json(root: SourceRoot, path: str, left: set[str], part: slice, rows: str | None) -> Table:
@@ -151,12 +173,6 @@ def _json(root: SourceRoot, path: str, left: set[str], part: slice, rows: str | 
         else:
             result.columns[name] = column
     return result
-
-
-def _cells(data: bytes, path: str) -> tuple[Mapping[str, str], ...]:
-    if not data:
-        raise FormatError("empty_file", f"{path} is empty", where=path)
-    return files.csv_rows(data, path, delimiter=delimiter(path))
 
 
 def _parquet(root: SourceRoot, path: str, left: set[str], part: slice) -> Table:

@@ -100,6 +100,13 @@ def test_what_cells_are(tmp_path):
     assert read(tmp_path, leave_out=["word"]).attributes["unread"] == ["word"]
 
 
+def test_times_in_nanoseconds_keep_every_digit(tmp_path):
+    (tmp_path / "a.csv").write_text("t,id\n1403636579763555584,99999999999999999999\n1403636579763555585,1\n")
+    episode = read(tmp_path)
+    assert episode.arrays["t"].tolist() == [1403636579763555584, 1403636579763555585]
+    assert episode.texts["id"] == ("99999999999999999999", "1")
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

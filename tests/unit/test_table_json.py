@@ -252,6 +252,148 @@ def test_videos_of_several_tables_in_one_folder(tmp_path: Path) -> None:
     assert [sorted(read(tmp_path, number, **detected.options).media) for number in range(2)] == [["a", "b"]] * 2
 
 
+def write_run(folder: Path, start: float, rows: int = 6) -> None:
+    """Tables of their own rates, pictures whose names are times, and a word about the run."""
+    folder.mkdir(parents=True)
+    clock = [start + row / 10 for row in range(rows)]
+    (folder / "joints.csv").write_text("time,q0,q1\n" + "".join(f"{t!r},{t - start},2\n" for t in clock))
+    fast = [start + row / 20 for row in range(2 * rows)]
+    (folder / "commands.csv").write_text("time,cmd_0,cmd_1\n" + "".join(f"{t!r},{t - start},3\n" for t in fast))
+    (folder / "meta.json").write_text(json.dumps({"task": "stack", "operator": 7}))
+    for row in range(rows):
+        picture(folder / f"rgb/{round(clock[row] * 1000)}.png", 10 * row)
+
+
+def test_folders_of_tables(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / f"run_{number}", 1_772_000_000.0 + 60 * number)
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options == {
+        "folders": "*",
+        "groups": {
+            "commands/cmd": ["commands/cmd_0", "commands/cmd_1"],
+            "joints/q": ["joints/q0", "joints/q1"],
+        },
+        "images": {"rgb": {"files": "rgb/*.png", "times": "ms"}},
+    }
+    raw = read(tmp_path, 1, **detected.options)
+    assert raw.upstream_id == "run_1"
+    assert {name: array.shape for name, array in raw.arrays.items()} == {
+        "joints/time": (6,),
+        "joints/q": (6, 2),
+        "commands/time": (12,),
+        "commands/cmd": (12, 2),
+    }
+    assert np.array_equal(raw.media["rgb"].times_ns, np.rint(raw.arrays["joints/time"] * 1e3).astype(np.int64) * 10**6)
+    assert (raw.texts, raw.attributes) == ({"meta/task": ("stack",)}, {"meta": {"task": "stack", "operator": 7}})
+    assert {file.path for file in raw.files} >= {"run_1/joints.csv", "run_1/commands.csv", "run_1/meta.json"}
+    inside = FORMAT.detect(SourceRoot(tmp_path / "run_0"), None)
+    assert inside is not None
+    assert inside.options == {**detected.options, "folders": "."}
+    assert read(tmp_path / "run_0", **inside.options).upstream_id == "log"
+    left = read(tmp_path, **{**detected.options, "leave_out": ["joints/time"]})
+    assert ("joints/time" in left.arrays, left.attributes["unread"]) == (False, ["joints/time"])
+
+
+def test_a_folder_of_runs_is_no_folder_of_tables(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"run_{number}.csv").write_text(f"t,q0,q1,extra{number}\n0,1,2,3\n")
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert "folders" not in detected.options
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "found"),
+    [
+        (lambda run: (run / "joints.csv").write_text("time,q0\n0\n"), {}, "length_mismatch"),
+        (lambda run: (run / "joints.json").write_text('[{"time": 0}]'), {}, "duplicate_stream"),
+        (lambda run: (run / "notes.json").write_text("[]"), {}, None),
+        (lambda run: (run / "notes.json").write_text("3"), {}, "no_table"),
+        (lambda run: None, {"leave_out": ["arms/time"]}, "missing_column"),
+        (lambda run: None, {"leave_out": ["joints/speed"]}, "missing_column"),
+        (lambda run: None, {"groups": {"q": ["joints/q0", "commands/cmd_0"]}}, "length_mismatch"),
+        (lambda run: [path.unlink() for path in (run / "rgb").iterdir()], {}, "missing_media"),
+    ],
+)
+def test_bad_folders_of_tables(tmp_path: Path, spoil: Any, options: dict[str, Any], found: str | None) -> None:
+    write_run(tmp_path / "run_0", 1_772_000_000.0)
+    spoil(tmp_path / "run_0")
+    asked = {"folders": "*", "images": {"rgb": {"files": "rgb/*.png", "times": "ms"}}, **options}
+    if found is None:
+        read(tmp_path, **asked)
+    else:
+        assert reason(tmp_path, **asked) == found
+
+
+def test_pictures_with_a_clock_of_their_own(tmp_path: Path) -> None:
+    """EuRoC's way: a table a sensor, pictures named in one of them."""
+    for row in range(4):
+        picture(tmp_path / f"mav0/cam0/data/{1403636579763555584 + row * 50_000_000}.png", row)
+    lines = "".join(
+        f"{1403636579763555584 + row * 50_000_000},{1403636579763555584 + row * 50_000_000}.png\n" for row in range(4)
+    )
+    (tmp_path / "mav0/cam0/data.csv").write_text(f"#timestamp [ns],filename\n{lines}")
+    (tmp_path / "mav0/imu0").mkdir()
+    lines = "".join(f"{1403636579763555584 + row * 5_000_000},0.{row},1,2\n" for row in range(40))
+    (tmp_path / "mav0/imu0/data.csv").write_text(f"#timestamp [ns],w_x,w_y,w_z\n{lines}")
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options["images"] == {
+        "cam0": {"column": "cam0/data/filename", "folder": "cam0/data", "times": "ns"}
+    }
+    raw = read(tmp_path, **detected.options)
+    assert raw.arrays["imu0/data/timestamp [ns]"][:2].tolist() == [1403636579763555584, 1403636579768555584]
+    assert raw.media["cam0"].times_ns.tolist() == raw.arrays["cam0/data/timestamp [ns]"].tolist()
+    by_clock = {
+        "column": "cam0/data/filename",
+        "folder": "cam0/data",
+        "clock": "cam0/data/timestamp [ns]",
+        "times": "ns",
+    }
+    again = read(tmp_path, **{**detected.options, "images": {"cam0": by_clock}})
+    assert again.media["cam0"].times_ns.tolist() == raw.media["cam0"].times_ns.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("a.csv", "t;q;note\n0,5;1,25;x, y\n1,5;2,25;z\n", {"delimiter": ";", "decimal": ","}),
+        ("a.csv", "t\tq\tnote\n0.5\t1.25\tx, y\n1.5\t2.25\tz\n", {"delimiter": "\t"}),
+        ("a.txt", "# a log\n# t q note\n0.5 1.25   x,y\n1.5  2.25 z\n", {}),
+        ("a.txt", "# written by hand\n0.5 1.25 x,y\n1.5 2.25 z\n", {"header": ["t", "q", "note"]}),
+        ("a.csv", "0.5,1.25,x\n1.5,2.25,z\n", {"header": ["t", "q", "note"]}),
+        ("a.csv", "# made by hand\nt,q,note\n0.5,1.25,x\n1.5,2.25,z\n", {}),
+    ],
+)
+def test_ways_to_write_a_table(tmp_path: Path, name: str, text: str, options: dict[str, Any]) -> None:
+    (tmp_path / name).write_text(text)
+    raw = read(tmp_path, files=[name], **options)
+    assert (raw.arrays["t"].tolist(), raw.arrays["q"].tolist()) == ([0.5, 1.5], [1.25, 2.25])
+    assert raw.texts["note"][0].replace(" ", "") in ("x,y", "x")
+    found = FORMAT.detect(SourceRoot(tmp_path), name)
+    if "header" not in options:
+        assert found is None or {key: value for key, value in found.options.items() if key != "groups"} == options
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"delimiter": "::"},
+        {"decimal": ";"},
+        {"header": "t"},
+        {"folders": 3},
+        {"folders": "*", "episodes": "e"},
+        {"rows": 1},
+    ],
+)
+def test_words_that_are_none(tmp_path: Path, given: Any) -> None:
+    log(tmp_path / "a.json", ROWS)
+    with pytest.raises(SpecError):
+        list(FORMAT.scan(SourceRoot(tmp_path), None, given))
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
@@ -323,7 +465,7 @@ def test_a_lost_picture_is_told(tmp_path: Path) -> None:
         ["front"],
         {"front": 3},
         {"front": {"files": "a", "times": "h"}},
-        {"front": {"column": "a", "times": "s"}},
+        {"front": {"column": "a", "clock": "t"}},
         {"front": {}},
     ],
 )
