@@ -102,10 +102,12 @@ def _print_places(found: Inspection) -> None:
 
 def _print_others(found: Inspection) -> None:
     if found.other_files:
-        rows = [(other.path, other.kind) for other in found.other_files[:MAX_OTHERS]]
+        groups = found.others_gathered()
+        rows = [(f"{at} and {n - 1:,} like it" if n > 1 else at, kind) for at, kind, n in groups[:MAX_OTHERS]]
         print_table("files that no episode is read from", ("file", "what it is"), rows)
-        if len(found.other_files) > MAX_OTHERS:
-            typer.echo(f"... and {len(found.other_files) - MAX_OTHERS:,} more (--json lists all)\n")
+        left = sum(count for _, _, count in groups[MAX_OTHERS:])
+        if left:
+            typer.echo(f"... and {left:,} more (--json lists all)\n")
 
 
 def _print_inspection(found: Inspection) -> None:

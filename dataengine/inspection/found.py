@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dataengine.inspection.kinds import gathered
+
 
 @dataclass
 class Stream:
@@ -94,3 +96,8 @@ class Inspection:
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
+
+    def others_gathered(self) -> list[tuple[str, str, int]]:
+        """Path, kind and number of the other files; more than three of one folder, ending and kind are one entry."""
+        kinds = {other.path: other.kind for other in self.other_files}
+        return [(path, kinds[path], count) for path, count in gathered(list(kinds), kinds)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +12,7 @@ from dataengine.errors import BadInput
 from dataengine.storage import SourceRoot
 
 HEAD = 1 << 18
+_FEW = 3
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "HDF5 file"),
     (0, b"PAR1", "Parquet table"),
@@ -56,6 +57,19 @@ def kind_of(root: SourceRoot, path: str) -> str:
     except BadInput:
         return _text(head, name, size)
     return f"{header.codec.upper()} picture {header.width} x {header.height}"
+
+
+def gathered(paths: Sequence[str], kinds: Mapping[str, str] | None = None) -> list[tuple[str, int]]:
+    """Paths in their order; more than three of one folder, ending and kind stand as the first, with their number."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for path in paths:
+        pure = PurePosixPath(path)
+        kind = kinds[path] if kinds is not None else ""
+        groups.setdefault((str(pure.parent), pure.suffix.lower(), kind), []).append(path)
+    found: list[tuple[str, int]] = []
+    for inside in groups.values():
+        found += [(inside[0], len(inside))] if len(inside) > _FEW else [(path, 1) for path in inside]
+    return found
 
 
 def _text(head: bytes, name: str, size: int) -> str:

@@ -17,7 +17,7 @@ from dataengine.evidence import RawEvidence, episode_evidence
 from dataengine.formats.base import Detection, EpisodeRef, ScanProblem, get_format, layouts_of
 from dataengine.inspection.draft import draft
 from dataengine.inspection.found import Inspection
-from dataengine.inspection.kinds import kind_of
+from dataengine.inspection.kinds import gathered, kind_of
 from dataengine.inspection.places import all_files, data_sets, detect, entries, other_files
 from dataengine.inspection.streams import Streams, units_of
 from dataengine.inspection.strip import strip
@@ -123,8 +123,13 @@ def _nothing(root: SourceRoot, only: str | None, path: Path) -> SpecError:
     files = [only] if only is not None else all_files(root)
     if not files and not near:
         return SpecError(f"{path} is an empty folder", fix="check the path, and that the data were copied or mounted")
-    named = "".join(f"\n  {printable(name, MAX_NAME)}: {kind_of(root, name)}" for name in files[:MAX_NAMED])
-    more = f"\n  and {len(files) - MAX_NAMED:,} files more" if len(files) > MAX_NAMED else ""
+    groups = gathered(files)
+    named = "".join(
+        f"\n  {printable(name, MAX_NAME)}{f' and {count - 1:,} like it' if count > 1 else ''}: {kind_of(root, name)}"
+        for name, count in groups[:MAX_NAMED]
+    )
+    left = sum(count for _, count in groups[MAX_NAMED:])
+    more = f"\n  and {left:,} files more" if left else ""
     return SpecError(
         f"no format recognises {path}{near}{named}{more}",
         fix=f"`dataengine formats` lists what is read, --format NAME asks one reader ({', '.join(OWN)} for your own"
