@@ -17,7 +17,16 @@ from typing import Any, ClassVar
 from dataengine import video
 from dataengine.episode import Media, RawDigest, RawEpisode
 from dataengine.errors import BadInput, EpisodeError, SpecError
-from dataengine.formats import fields, table_files, table_json, table_parts, table_pictures, table_propose, table_text
+from dataengine.formats import (
+    fields,
+    pictures,
+    table_files,
+    table_json,
+    table_parts,
+    table_pictures,
+    table_propose,
+    table_text,
+)
 from dataengine.formats import table_columns as columns_of
 from dataengine.formats.base import Detection, EpisodeRef, Layout, ScanProblem, check_options, option_names
 from dataengine.formats.table_columns import Column
@@ -27,7 +36,7 @@ from dataengine.storage import SourceRoot
 MAX_VIDEO = 4 << 30
 _OPTIONS = (
     *("episodes", "folders", "files", "groups", "leave_out", "videos", "images", "rows"),
-    *("delimiter", "decimal", "header"),
+    *("delimiter", "decimal", "header", "pictures"),
 )
 _PROBED = 4
 _FEWEST = 3
@@ -42,9 +51,10 @@ class TableEpisodesFormat:
     name, `{episode}` for the value in the column of `episodes` (default: `<stem>.mp4` as `video`, where a file is one);
     `images`, streams of picture files: a pattern (`front/*.jpg`), `{files, times: ns}` where their names are times, or
     `{column, folder}` where a column names them; `folders`, a pattern of folders that are an episode each with all
-    tables below; `rows`, the list of rows in a JSON object; `delimiter`, `decimal` and `header` of text; `leave_out`,
-    columns that are not read; `files`, patterns of the tables (default every .csv, .tsv and .parquet; where there is
-    none, every .json, .jsonl and .ndjson; with `folders` all of these).
+    tables and .npy arrays below, whose raw pixels are kept as `pictures`, png or jpeg; `rows`, the list of rows in a
+    JSON object; `delimiter`, `decimal` and `header` of text; `leave_out`, columns that are not read; `files`, patterns
+    of the tables (default every .csv, .tsv and .parquet; where there is none, every .json, .jsonl and .ndjson; with
+    `folders` all of these).
     """
 
     name: ClassVar[str] = "table_episodes"
@@ -75,6 +85,14 @@ class TableEpisodesFormat:
             14,
             "Python 3.12's json; the keys are made up",
         ),
+        Layout(
+            "npy_log",
+            "robot",
+            "any folder of .npy arrays, an episode each, JSON or pictures beside",
+            "writer library",
+            10,
+            "numpy 2's own writer; the names are made up",
+        ),
     )
 
     def detect(self, root: SourceRoot, only: str | None) -> Detection | None:
@@ -82,13 +100,12 @@ class TableEpisodesFormat:
 
         Every layout of a name is surer.
         """
-        tables = table_parts.paths(root, only, (), everything=False)
-        folders = (
-            table_propose.for_folders(root, table_parts.paths(root, only, (), everything=True)) if only is None else {}
-        )
+        everything = table_parts.paths(root, only, (), everything=True) if only is None else []
+        folders = table_propose.for_folders(root, everything)
         if folders:
-            told = [f"folders of tables with columns of their own, the first {tables[0]}"]
-            return Detection(self.name, _SURE, tuple(told), layout=_layout(tables[0]), options=folders)
+            told = [f"folders of tables with columns of their own, the first {everything[0]}"]
+            return Detection(self.name, _SURE, tuple(told), layout=_layout(everything[0]), options=folders)
+        tables = table_parts.paths(root, only, (), everything=False)
         for path in tables[:_PROBED]:
             try:
                 head = table_files.head(root, path)
@@ -118,13 +135,11 @@ class TableEpisodesFormat:
             "groups": _groups(options.get("groups", {})),
             "images": images,
             "options": table_parts.reading(options),
+            "pictures": pictures.picture_codec(options),
         }
         paths = table_parts.paths(root, only, option_names(options, "files", ()), everything=folders is not None)
-        for part in (
-            table_parts.in_folders(paths, folders)
-            if folders is not None
-            else table_parts.in_tables(root, paths, apart, options)
-        ):
+        parts = table_parts.in_tables(root, paths, apart, options)
+        for part in parts if folders is None else table_parts.in_folders(paths, folders):
             if isinstance(part, ScanProblem):
                 yield part
                 continue
@@ -145,17 +160,18 @@ class TableEpisodesFormat:
             table = table_parts.table_of(root, part, asked["options"])
             columns, about = table.columns, table.about
             arrays = columns_of.grouped(columns, asked["groups"])
-            if not arrays or not any(map(len, arrays.values())):
+            if not any(map(len, (*arrays.values(), *table.pixels.values()))):
                 raise EpisodeError("empty_episode", f"{part.name} holds no rows of numbers", where=part.tables[0])
             if part.episode is None:
                 _check_one(columns)
             media = {name: _video(root, name, at) for name, at in sorted(asked["videos"].items())}
             shown, named = _images(root, part, asked["images"], columns)
+            raw = {name: pictures.from_pixels(name, one, asked["pictures"]) for name, one in table.pixels.items()}
             described = tuple(root.describe(name) for name in dict.fromkeys((*ref.files, *named)))
-        both = sorted(shown.keys() & media.keys())
+        both = sorted((shown.keys() & media.keys()) | (raw.keys() & (shown | media).keys()))
         if both:
-            raise EpisodeError("duplicate_stream", f"{both[0]} is a video and pictures", where=part.tables[0])
-        media |= shown
+            raise EpisodeError("duplicate_stream", f"two streams are called {both[0]}", where=part.tables[0])
+        media |= shown | raw
         pictured = {entry["column"] for entry in asked["images"].values() if "column" in entry}
         texts = {name: one for name, one in columns.items() if isinstance(one, tuple) and name not in pictured}
         facts, told, odd = _about(about, part.tables[0])
@@ -176,6 +192,8 @@ class TableEpisodesFormat:
 def _layout(path: str) -> str:
     if table_files.is_json(path):
         return "json_log"
+    if table_files.is_npy(path):
+        return "npy_log"
     return "parquet_log" if table_files.is_parquet(path) else "csv_log"
 
 

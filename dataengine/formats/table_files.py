@@ -13,26 +13,33 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dataengine.errors import FormatError
-from dataengine.formats import files, parquet, table_json, table_text
+from dataengine.formats import fields, files, npz, parquet, table_json, table_text
 from dataengine.formats import table_columns as columns_of
 from dataengine.formats.table_columns import Column
 from dataengine.storage import SourceRoot
 
-PARQUET = ".parquet"
+PARQUET, NPY = ".parquet", ".npy"
 MAX_CELLS = 1 << 28
 _PROBED_LINES = 64 << 10
 _PROBED_JSON = 32 << 20
+_NPY_HEAD = 16 << 10
+_PIXEL_AXES = 4
 
 
 @dataclass
 class Table:
-    """Columns of some rows by name, the names of those that are not read, and what stands beside the rows (JSON)."""
+    """Columns of some rows by name, the names of those that are not read, and what stands beside the rows (JSON).
+
+    `pixels`: raw pictures [T, H, W, 3] uint8.
+    """
 
     columns: dict[str, Column]
     unread: list[str] = field(default_factory=list)
     about: Mapping[str, Any] = field(default_factory=dict)
+    pixels: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,12 @@ class Head:
         return [name for name, column in found if not isinstance(column, tuple) and column.dtype.kind in "fi"]
 
     @property
+    def singles(self) -> list[str]:
+        """The columns of one number a row."""
+        found = [(name, self.columns[name]) for name in self.numbers]
+        return [name for name, column in found if isinstance(column, np.ndarray) and column.ndim == 1]
+
+    @property
     def width(self) -> int:
         """How many numbers a row has."""
         found = [self.columns[name] for name in self.numbers]
@@ -62,12 +75,19 @@ class Head:
 
 def prefix(folder: str, path: str) -> str:
     """What the columns of a table below the folder of its episode are called by, before their own names."""
-    return f"{PurePosixPath(path).relative_to(folder).with_suffix('').as_posix()}/"
+    inside = PurePosixPath(path).relative_to(folder)
+    words = inside.parent if is_npy(path) else inside.with_suffix("")
+    return "".join(f"{word}/" for word in words.parts)
 
 
 def is_parquet(path: str) -> bool:
     """Whether a table is in Parquet, by its name."""
     return path.lower().endswith(PARQUET)
+
+
+def is_npy(path: str) -> bool:
+    """Whether a file holds one array, by its name: a column that is called like the file."""
+    return path.lower().endswith(NPY)
 
 
 def is_json(path: str) -> bool:
@@ -92,7 +112,13 @@ def head(root: SourceRoot, path: str) -> Head:
     if is_parquet(path):
         with parquet.opened(root, path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
-        return Head({entry.name: columns_of.of_arrow(pa.nulls(0, entry.type), path) for entry in schema}, count)
+        return Head({entry.name: _empty(entry.type, path) for entry in schema}, count)
+    if is_npy(path):
+        with root.open(path) as opened:
+            told = npz.npy_head(opened.read(_NPY_HEAD), path)
+        usable = told.dtype is not None and told.dtype.kind in "fiub" and told.shape
+        column = np.broadcast_to(np.zeros((), told.dtype), told.shape) if usable else None
+        return Head({PurePosixPath(path).stem: column}, told.shape[0] if told.shape else None)
     if is_json(path):
         return _json_head(root, path)
     with root.open(path) as opened:
@@ -103,6 +129,13 @@ def head(root: SourceRoot, path: str) -> Head:
     rows = table_text.rows_of(text, path, table_text.dialect_of(options))
     columns = {name: columns_of.of_cells([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     return Head(columns, len(rows) if whole is data else None, options)
+
+
+def _empty(kind: pa.DataType, path: str) -> Column | None:
+    """A column of a type without rows."""
+    found = columns_of.of_arrow(pa.nulls(0, kind), path)
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return found.reshape(0, 1) if lists and isinstance(found, np.ndarray) else found
 
 
 def _json_head(root: SourceRoot, path: str) -> Head:
@@ -141,10 +174,29 @@ def table(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
         return _parquet(root, path, left, part)
     if is_json(path):
         return _json(root, path, left, part, reading.rows)
+    if is_npy(path):
+        return _npy(root, path, left)
     rows = files.cached(root, path, table_text.parser(reading.dialect))
     files.check_header(list(rows[0]) if rows else [], tuple(left) if rows else (), path)
     names = [name for name in (rows[0] if rows else ()) if name not in left]
     return Table({name: columns_of.of_cells([row[name] for row in rows[part]]) for name in names})
+
+
+def _npy(root: SourceRoot, path: str, left: set[str]) -> Table:
+    name = PurePosixPath(path).stem
+    files.check_header([name], sorted(left), path)
+    if name in left:
+        return Table({})
+    values = npz.read_npy(root.read(path), path)
+    if values.dtype.kind == "U" and values.ndim == 1:
+        return Table({name: tuple(fields.as_text(str(text), path) for text in values.tolist())})
+    if values.dtype.kind not in "fiub":
+        return Table({}, [name])
+    if not values.ndim:
+        return Table({}, about={name: values.item()})
+    if values.dtype == np.uint8 and values.ndim == _PIXEL_AXES and values.shape[3] == 3:
+        return Table({}, pixels={name: values})
+    return Table({name: values})
 
 
 def table_or_facts(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:

@@ -26,7 +26,7 @@ def paths(root: SourceRoot, only: str | None, wanted: Sequence[str], *, everythi
     if wanted:
         return files.natural({path for pattern in wanted for path in root.glob(pattern)})
     if everything:
-        return files.natural(files.ending(root, (*plain, *table_json.SUFFIXES)))
+        return files.natural(files.ending(root, (*plain, *table_json.SUFFIXES, table_files.NPY)))
     return files.natural(files.ending(root, plain) or files.ending(root, table_json.SUFFIXES))
 
 
@@ -115,16 +115,21 @@ def table_of(root: SourceRoot, part: Part, options: Mapping[str, Any]) -> table_
         own = {name.removeprefix(prefix) for name in left if name.startswith(prefix)}
         left -= {f"{prefix}{name}" for name in own}
         found = table_files.table_or_facts(root, path, _reader(options, own), rows)
-        both = sorted(name for name in found.columns if f"{prefix}{name}" in whole.columns)
-        if both or (found.about and prefix[:-1] in about):
-            what = f"two tables are called {prefix[:-1]}, {path} is one"
+        facts = (
+            dict(found.about) if table_files.is_npy(path) else {prefix[:-1]: dict(found.about)} if found.about else {}
+        )
+        columns = {f"{prefix}{name}": column for name, column in found.columns.items()}
+        pixels = {f"{prefix}{name}": values for name, values in found.pixels.items()}
+        if (columns | pixels).keys() & (whole.columns | whole.pixels).keys() or facts.keys() & about.keys():
+            what = f"two tables are called as {path} is"
             raise EpisodeError("duplicate_stream", what, where=path, fix="choose with `files`")
-        whole.columns |= {f"{prefix}{name}": column for name, column in found.columns.items()}
+        whole.columns |= columns
+        whole.pixels |= pixels
         whole.unread += [f"{prefix}{name}" for name in found.unread]
-        about |= {prefix[:-1]: dict(found.about)} if found.about else {}
+        about |= facts
     if left:
         raise EpisodeError("missing_column", f"{part.name} has no column {', '.join(sorted(left))}")
-    return table_files.Table(whole.columns, whole.unread, about)
+    return replace(whole, about=about)
 
 
 def _runs(

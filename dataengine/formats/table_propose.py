@@ -54,7 +54,7 @@ def for_a_table(root: SourceRoot, path: str, head: Head, clock: str, tables: Seq
     at = PurePosixPath(path)
     place = Place(str(at.parent), at.stem)
     apart = next((name for name in head.columns if EPISODE.fullmatch(name.lower())), None)
-    groups = columns_of.side_by_side([name for name in head.numbers if name not in (apart, clock)])
+    groups = columns_of.side_by_side([name for name in head.singles if name not in (apart, clock)])
     parents = [PurePosixPath(one).parent for one in tables]
     others = frozenset(parents) - {at.parent, *at.parent.parents}
     beside = _Beside(root, place, parents.count(at.parent) == 1, others)
@@ -86,7 +86,7 @@ def _for_folder(root: SourceRoot, folder: str, heads: Mapping[str, Head]) -> dic
     place = Place(folder, PurePosixPath(folder).name)
     for path, head in heads.items():
         prefix = table_files.prefix(folder, path)
-        side = columns_of.side_by_side(head.numbers)
+        side = columns_of.side_by_side(head.singles)
         groups |= {f"{prefix}{name}": [f"{prefix}{one}" for one in members] for name, members in side.items()}
         options |= head.options
         columns = {f"{prefix}{name}": column for name, column in head.columns.items()}

@@ -7,7 +7,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dataengine.fixtures.table_log_writer import write_csv_log, write_csv_table, write_json_log, write_parquet_log
+from dataengine.fixtures.table_log_writer import (
+    write_csv_log,
+    write_csv_table,
+    write_json_log,
+    write_npy_log,
+    write_parquet_log,
+)
 from dataengine.testing.formats import FormatConformance
 
 
@@ -45,6 +51,17 @@ class TestJson(FormatConformance):
 class TestJsonThatNamesPictures(TestJson):
     layout = None
     options: ClassVar[dict[str, Any]] = {"images": {"front": {"column": "picture"}}}
+
+
+class TestNpy(FormatConformance):
+    format_name = "table_episodes"
+    layout: ClassVar[str] = "npy_log"
+    options: ClassVar[dict[str, Any]] = {"folders": "*"}
+    trials = 10
+
+    @pytest.fixture
+    def sample(self, tmp_path: Path) -> Path:
+        return write_npy_log(tmp_path / "sample")
 
 
 class TestManyInOne(FormatConformance):

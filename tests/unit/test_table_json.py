@@ -13,7 +13,7 @@ from dataengine import images, video
 from dataengine.convert import Conversion, convert
 from dataengine.episode import RawEpisode
 from dataengine.errors import BadInput, SpecError
-from dataengine.fixtures.table_log_writer import TASKS, motion, write_csv_log, write_json_log
+from dataengine.fixtures.table_log_writer import TASKS, motion, write_csv_log, write_json_log, write_npy_log
 from dataengine.formats.base import ScanProblem, get_format
 from dataengine.specs.converter import load_converter
 from dataengine.storage import SourceRoot
@@ -294,6 +294,57 @@ def test_folders_of_tables(tmp_path: Path) -> None:
     assert read(tmp_path / "run_0", **inside.options).upstream_id == "log"
     left = read(tmp_path, **{**detected.options, "leave_out": ["joints/time"]})
     assert ("joints/time" in left.arrays, left.attributes["unread"]) == (False, ["joints/time"])
+
+
+def test_folders_of_arrays(tmp_path: Path) -> None:
+    write_npy_log(tmp_path)
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert (detected.layout, detected.options) == ("npy_log", {"folders": "*"})
+    raw = read(tmp_path, 1, folders="*")
+    joints, commands, times = motion(1, 6)
+    assert {name: array.dtype.str for name, array in raw.arrays.items()} == {"t": "<f8", "q": "<f8", "cmd": "<f4"}
+    assert np.array_equal(raw.arrays["q"], joints)
+    assert np.array_equal(raw.arrays["cmd"], commands.astype(np.float32))
+    assert np.array_equal(raw.arrays["t"], times)
+    assert images.decode(raw.media["rgb"].image(2))[30, 12].tolist() == [210, 40, 30]
+    assert (raw.media["rgb"].codec, read(tmp_path, 1, folders="*", pictures="jpeg").media["rgb"].codec) == (
+        "png",
+        "jpeg",
+    )
+    assert (raw.texts["meta/task"], raw.attributes["meta"]["hz"]) == ((TASKS[1],), 20)
+    assert read(tmp_path, 1, folders="*", leave_out=["cmd"]).attributes["unread"] == ["cmd"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "found"),
+    [
+        ("words", np.array(["a", "b"]), None),
+        ("hz", np.array(20.0), None),
+        ("z", np.zeros(3, np.complex64), "unsupported_dtype"),
+        ("objects", np.array([{"a": 1}], dtype=object), "object_dtype"),
+        ("cut", None, "truncated"),
+    ],
+)
+def test_arrays_of_other_kinds(tmp_path: Path, name: str, values: Any, found: str | None) -> None:
+    write_npy_log(tmp_path, episodes=1)
+    np.save(tmp_path / f"run_0/{name}.npy", np.zeros(3) if values is None else values, allow_pickle=True)
+    if values is None:
+        (tmp_path / f"run_0/{name}.npy").write_bytes((tmp_path / f"run_0/{name}.npy").read_bytes()[:-4])
+    if found is not None:
+        assert reason(tmp_path, folders="*") == found
+        return
+    raw = read(tmp_path, folders="*")
+    assert (raw.texts.get("words"), raw.attributes.get("hz")) == (
+        (("a", "b"), None) if name == "words" else (None, 20.0)
+    )
+
+
+def test_arrays_with_numbered_names_are_no_columns_of_a_group(tmp_path: Path) -> None:
+    log(tmp_path / "a.json", [{"t": row, "arm_0": [1.0, 2.0], "arm_1": [3.0, 4.0]} for row in range(3)])
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options == {}
 
 
 def test_a_folder_of_runs_is_no_folder_of_tables(tmp_path: Path) -> None:
