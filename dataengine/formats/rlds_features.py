@@ -94,7 +94,10 @@ def _leaf(feature: Mapping[str, Any], path: tuple[str, ...], sequences: int, whe
 
 def _type(feature: Mapping[str, Any], key: str, where: str) -> tuple[Kind, str, tuple[int, ...]]:
     if "image" in feature:
-        return "image", "uint8", ()
+        told = feature["image"]
+        dtype = told.get("dtype", "uint8") if isinstance(told, dict) else "uint8"
+        # uint16 is depth; TFDS packs float32 into the four channels of a PNG. Neither is a picture to look at.
+        return ("image", "uint8", ()) if dtype == "uint8" else ("other", "", ())
     if "text" in feature:
         return "text", "string", ()
     if "classLabel" in feature:

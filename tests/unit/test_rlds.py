@@ -419,6 +419,16 @@ def test_what_has_no_rows_stays_flat() -> None:
     assert content.unread == ["steps/sound"]
 
 
+@pytest.mark.parametrize(("dtype", "pictures"), [("uint8", 1), (None, 1), ("uint16", 0), ("float32", 0)])
+def test_depth_is_no_picture(dtype: str | None, pictures: int) -> None:
+    """TFDS stores uint16 depth as PNG, and float32 in the four channels of one."""
+    told = {"shape": {"dimensions": ["4", "6", "1"]}, "encodingFormat": "png", **({"dtype": dtype} if dtype else {})}
+    png = images.encode(np.zeros((4, 6, 3), np.uint8), "png")
+    values = {"steps/is_first": np.array([1, 0]), "steps/depth": [memoryview(png)] * 2}
+    content = assemble(values, leaves(_features(depth={"image": told}), "features.json"))
+    assert (len(content.media), content.unread) == (pictures, [] if pictures else ["steps/depth"])
+
+
 def test_integers_keep_their_declared_width() -> None:
     structure = leaves(_features(code={"tensor": {"shape": {"dimensions": ["2"]}, "dtype": "uint8"}}), "features.json")
     values = {"steps/is_first": np.array([1, 0]), "steps/code": np.array([0, 255, 7, 8])}
