@@ -53,8 +53,8 @@ class TableEpisodesFormat:
     `{column, folder}` where a column names them; `folders`, a pattern of folders that are an episode each with all
     tables and .npy arrays below, whose raw pixels are kept as `pictures`, png or jpeg; `rows`, the list of rows in a
     JSON object; `delimiter`, `decimal` and `header` of text; `leave_out`, columns that are not read; `files`, patterns
-    of the tables (default every .csv, .tsv and .parquet; where there is none, every .json, .jsonl and .ndjson; with
-    `folders` all of these).
+    of the tables (default every .csv, .tsv and .parquet; where there is none, every .json, .jsonl and .ndjson, else
+    .npz; with `folders` all of these).
     """
 
     name: ClassVar[str] = "table_episodes"
@@ -88,7 +88,7 @@ class TableEpisodesFormat:
         Layout(
             "npy_log",
             "robot",
-            "any folder of .npy arrays, an episode each, JSON or pictures beside",
+            "any folder of .npy arrays, or any .npz, an episode each, JSON or pictures beside",
             "writer library",
             10,
             "numpy 2's own writer; the names are made up",
@@ -192,7 +192,7 @@ class TableEpisodesFormat:
 def _layout(path: str) -> str:
     if table_files.is_json(path):
         return "json_log"
-    if table_files.is_npy(path):
+    if table_files.is_npy(path) or table_files.is_npz(path):
         return "npy_log"
     return "parquet_log" if table_files.is_parquet(path) else "csv_log"
 

@@ -21,7 +21,7 @@ from dataengine.formats import table_columns as columns_of
 from dataengine.formats.table_columns import Column
 from dataengine.storage import SourceRoot
 
-PARQUET, NPY = ".parquet", ".npy"
+PARQUET, NPY, NPZ = ".parquet", ".npy", ".npz"
 MAX_CELLS = 1 << 28
 _PROBED_LINES = 64 << 10
 _PROBED_JSON = 32 << 20
@@ -38,7 +38,7 @@ class Table:
 
     columns: dict[str, Column]
     unread: list[str] = field(default_factory=list)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     pixels: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
@@ -58,7 +58,7 @@ class Head:
     def numbers(self) -> list[str]:
         """The columns of numbers."""
         found = [(name, column) for name, column in self.columns.items() if column is not None]
-        return [name for name, column in found if not isinstance(column, tuple) and column.dtype.kind in "fi"]
+        return [name for name, one in found if not isinstance(one, tuple) and one.dtype.kind in "fi" and one.ndim < 4]
 
     @property
     def singles(self) -> list[str]:
@@ -70,7 +70,7 @@ class Head:
     def width(self) -> int:
         """How many numbers a row has."""
         found = [self.columns[name] for name in self.numbers]
-        return sum(column[0].size if isinstance(column, np.ndarray) and len(column) else 1 for column in found)
+        return sum(int(np.prod(column.shape[1:])) for column in found if isinstance(column, np.ndarray))
 
 
 def prefix(folder: str, path: str) -> str:
@@ -88,6 +88,11 @@ def is_parquet(path: str) -> bool:
 def is_npy(path: str) -> bool:
     """Whether a file holds one array, by its name: a column that is called like the file."""
     return path.lower().endswith(NPY)
+
+
+def is_npz(path: str) -> bool:
+    """Whether a file is an archive of arrays, by its name."""
+    return path.lower().endswith(NPZ)
 
 
 def is_json(path: str) -> bool:
@@ -116,9 +121,9 @@ def head(root: SourceRoot, path: str) -> Head:
     if is_npy(path):
         with root.open(path) as opened:
             told = npz.npy_head(opened.read(_NPY_HEAD), path)
-        usable = told.dtype is not None and told.dtype.kind in "fiub" and told.shape
-        column = np.broadcast_to(np.zeros((), told.dtype), told.shape) if usable else None
-        return Head({PurePosixPath(path).stem: column}, told.shape[0] if told.shape else None)
+        return Head({PurePosixPath(path).stem: _shaped(told)}, told.shape[0] if told.shape else None)
+    if is_npz(path):
+        return Head({name: _shaped(told) for name, told in _npz_heads(root, path).items()})
     if is_json(path):
         return _json_head(root, path)
     with root.open(path) as opened:
@@ -129,6 +134,12 @@ def head(root: SourceRoot, path: str) -> Head:
     rows = table_text.rows_of(text, path, table_text.dialect_of(options))
     columns = {name: columns_of.of_cells([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     return Head(columns, len(rows) if whole is data else None, options)
+
+
+def _shaped(told: npz.NpyHead) -> Column | None:
+    """An array of a header's type and shape that takes no memory."""
+    usable = told.dtype is not None and told.dtype.kind in "fiub" and told.shape
+    return np.broadcast_to(np.zeros((), told.dtype), told.shape) if usable else None
 
 
 def _empty(kind: pa.DataType, path: str) -> Column | None:
@@ -160,6 +171,9 @@ def values(root: SourceRoot, path: str, apart: str, reading: Reading) -> Sequenc
         with parquet.opened(root, path) as file:
             files.check_header(file.schema_arrow.names, (apart,), path)
             told = file.read(columns=[apart])[apart].to_pylist()
+    elif is_npz(path):
+        files.check_header(list(_npz_heads(root, path)), (apart,), path)
+        told = npz.read_npz(root.read(path, limit=npz.MAX_BYTES), path, only=(apart,))[apart].reshape(-1).tolist()
     else:
         cells = files.cached(root, path, table_text.parser(reading.dialect))
         files.check_header(list(cells[0]) if cells else [apart], (apart,), path)
@@ -174,29 +188,52 @@ def table(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
         return _parquet(root, path, left, part)
     if is_json(path):
         return _json(root, path, left, part, reading.rows)
-    if is_npy(path):
-        return _npy(root, path, left)
+    if is_npy(path) or is_npz(path):
+        return _arrays(root, path, left, part)
     rows = files.cached(root, path, table_text.parser(reading.dialect))
     files.check_header(list(rows[0]) if rows else [], tuple(left) if rows else (), path)
     names = [name for name in (rows[0] if rows else ()) if name not in left]
     return Table({name: columns_of.of_cells([row[name] for row in rows[part]]) for name in names})
 
 
-def _npy(root: SourceRoot, path: str, left: set[str]) -> Table:
-    name = PurePosixPath(path).stem
-    files.check_header([name], sorted(left), path)
-    if name in left:
-        return Table({})
-    values = npz.read_npy(root.read(path), path)
-    if values.dtype.kind == "U" and values.ndim == 1:
-        return Table({name: tuple(fields.as_text(str(text), path) for text in values.tolist())})
-    if values.dtype.kind not in "fiub":
-        return Table({}, [name])
-    if not values.ndim:
-        return Table({}, about={name: values.item()})
-    if values.dtype == np.uint8 and values.ndim == _PIXEL_AXES and values.shape[3] == 3:
-        return Table({}, pixels={name: values})
-    return Table({name: values})
+def _arrays(root: SourceRoot, path: str, left: set[str], part: slice) -> Table:
+    """The array of a .npy file, or the arrays of a .npz; pickled objects are named, never opened."""
+    if is_npy(path):
+        name = PurePosixPath(path).stem
+        files.check_header([name], sorted(left), path)
+        found = {} if left else {name: npz.read_npy(root.read(path), path)}
+        objects: list[str] = []
+    else:
+        heads = _npz_heads(root, path)
+        files.check_header(list(heads), sorted(left), path)
+        objects = [name for name, head in heads.items() if head.dtype is None and name not in left]
+        found = npz.read_npz(root.read(path, limit=npz.MAX_BYTES), path, only=set(heads) - left - set(objects))
+    result = Table({}, objects)
+    for name, values in found.items():
+        _place(result, name, values[part] if values.ndim else values, path)
+    return result
+
+
+def _place(result: Table, name: str, values: NDArray[Any], path: str) -> None:
+    if values.dtype.kind == "U" and values.ndim <= 1:
+        texts = tuple(fields.as_text(str(text), f"{path}: {name}") for text in np.atleast_1d(values).tolist())
+        if values.ndim:
+            result.columns[name] = texts
+        else:
+            result.about[name] = texts[0]
+    elif values.dtype.kind not in "fiub":
+        result.unread.append(name)
+    elif not values.ndim:
+        result.about[name] = values.item()
+    elif values.dtype == np.uint8 and values.ndim == _PIXEL_AXES and values.shape[3] == 3:
+        result.pixels[name] = values
+    else:
+        result.columns[name] = values
+
+
+def _npz_heads(root: SourceRoot, path: str) -> dict[str, npz.NpyHead]:
+    with root.open(path) as file:
+        return npz.npz_heads(file, path)
 
 
 def table_or_facts(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
@@ -215,7 +252,7 @@ def _json(root: SourceRoot, path: str, left: set[str], part: slice, rows: str | 
     found = table_json.table(document, path, rows, left)
     absent = left - found.columns.keys() - (found.about.keys() if rows is None else set())
     files.check_header(list(found.columns), sorted(absent), path)
-    result = Table({}, about=found.about)
+    result = Table({}, about=dict(found.about))
     for name in found.columns:
         if name in left:
             continue

@@ -18,16 +18,18 @@ from dataengine.storage import SourceRoot
 
 
 def paths(root: SourceRoot, only: str | None, wanted: Sequence[str], *, everything: bool) -> list[str]:
-    """The tables: those `wanted`, else CSV, TSV and Parquet files, and JSON where there is none (or `everything`)."""
+    """The tables: those `wanted`, else CSV, TSV and Parquet files, else JSON, else .npz (or `everything`)."""
     plain = (".csv", ".tsv", table_files.PARQUET)
     if only is not None:
-        known = (*plain, *table_json.SUFFIXES, *table_text.SUFFIXES)
+        known = (*plain, *table_json.SUFFIXES, *table_text.SUFFIXES, table_files.NPZ)
         return [only] if PurePosixPath(only).suffix.lower() in known else []
     if wanted:
         return files.natural({path for pattern in wanted for path in root.glob(pattern)})
     if everything:
-        return files.natural(files.ending(root, (*plain, *table_json.SUFFIXES, table_files.NPY)))
-    return files.natural(files.ending(root, plain) or files.ending(root, table_json.SUFFIXES))
+        return files.natural(files.ending(root, (*plain, *table_json.SUFFIXES, table_files.NPY, table_files.NPZ)))
+    return files.natural(
+        files.ending(root, plain) or files.ending(root, table_json.SUFFIXES) or files.ending(root, (table_files.NPZ,))
+    )
 
 
 def word(options: Mapping[str, Any], name: str) -> str | None:

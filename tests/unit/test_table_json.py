@@ -340,6 +340,27 @@ def test_arrays_of_other_kinds(tmp_path: Path, name: str, values: Any, found: st
     )
 
 
+def test_archives_of_arrays(tmp_path: Path) -> None:
+    joints, commands, times = motion(0, 6)
+    pixels = np.full((6, 16, 24, 3), 7, np.uint8)
+    odd = np.array([{"a": 1}], dtype=object)
+    np.savez(
+        tmp_path / "run_0.npz", t=times, q=joints, cmd=commands, rgb=pixels, task=np.array("stack"), hz=20.0, odd=odd
+    )
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert (detected.layout, detected.options) == ("npy_log", {})
+    raw = read(tmp_path)
+    assert np.array_equal(raw.arrays["q"], joints)
+    assert (raw.media["rgb"].frames, shades(raw, "rgb")) == (6, [7] * 6)
+    assert (raw.texts, raw.attributes) == ({"task": ("stack",)}, {"hz": 20.0, "task": "stack", "unread": ["odd"]})
+    np.savez(tmp_path / "run_0.npz", t=np.arange(6), q=joints, episode=np.array([0, 0, 1, 1, 1, 2]))
+    assert read(tmp_path, 1, episodes="episode").arrays["q"].tolist() == joints[2:5].tolist()
+    whole = (tmp_path / "run_0.npz").read_bytes()
+    (tmp_path / "run_0.npz").write_bytes(whole[:-30])
+    assert reason(tmp_path) == "truncated"
+
+
 def test_arrays_with_numbered_names_are_no_columns_of_a_group(tmp_path: Path) -> None:
     log(tmp_path / "a.json", [{"t": row, "arm_0": [1.0, 2.0], "arm_1": [3.0, 4.0]} for row in range(3)])
     detected = FORMAT.detect(SourceRoot(tmp_path), None)
