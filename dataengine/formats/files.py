@@ -88,7 +88,15 @@ def text_of(data: bytes, where: str) -> str:
 def csv_rows(
     data: bytes, where: str, columns: Sequence[str] = (), *, delimiter: str = ","
 ) -> tuple[Mapping[str, str], ...]:
-    """Rows of a CSV table with a header line, values as texts.
+    """Rows of a CSV table with a header line, values as texts; as `csv_cells`, a row as a mapping."""
+    header, rows = csv_cells(data, where, columns, delimiter=delimiter)
+    return tuple(dict(zip(header, row, strict=True)) for row in rows)
+
+
+def csv_cells(
+    data: bytes, where: str, columns: Sequence[str] = (), *, delimiter: str = ","
+) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a CSV table, values as texts.
 
     The header must hold `columns`, each name once, and every row as many fields as the header.
 
@@ -108,10 +116,10 @@ def csv_rows(
                 what = f"line {reader.line_num} holds {len(row)} fields, the header {len(header)}"
                 raise FormatError("length_mismatch", f"{where}: {what}", where=where)
             if row:
-                rows.append(dict(zip(header, row, strict=True)))
+                rows.append(row)
     except csv.Error as error:
         raise FormatError("csv_invalid", f"{where}, line {reader.line_num}: {error}", where=where) from None
-    return tuple(rows)
+    return header, rows
 
 
 def check_header(header: Sequence[str], columns: Iterable[str], where: str) -> None:

@@ -23,18 +23,19 @@ Column = NDArray[Any] | tuple[str, ...]
 
 
 def of_cells(cells: Sequence[str]) -> Column:
-    """Cells as numbers, truth values or texts: the first of these that fits them all."""
-    stripped = [cell.strip() for cell in cells]
-    told = [cell for cell in stripped if cell]
-    if told and all(cell.lower() in _WORDS for cell in stripped):
-        return np.array([_WORDS[cell.lower()] for cell in stripped])
+    """Cells as numbers, truth values or texts: the first of these that fits them all.
+
+    Whole numbers beyond 64 bits are texts: they are names, and a float would make others of them.
+    """
+    first = next((cell for cell in cells if cell.strip()), "")
+    if _WHOLE.fullmatch(first.strip()) and all(_WHOLE.fullmatch(cell.strip()) for cell in cells):
+        whole = [int(cell) for cell in cells]
+        return np.array(whole, np.int64) if max(map(abs, whole)) < 1 << 63 else tuple(cells)
+    if first.strip().lower() in _WORDS and all(cell.strip().lower() in _WORDS for cell in cells):
+        return np.array([_WORDS[cell.strip().lower()] for cell in cells])
     try:
-        if told and len(told) == len(stripped) and all(_WHOLE.fullmatch(cell) for cell in told):
-            whole = [int(cell) for cell in told]
-            # Beyond 64 bits a number is a name: a float would make others of it.
-            return np.array(whole, np.int64) if max(map(abs, whole)) < 1 << 63 else tuple(cells)
-        if told and not any("_" in cell for cell in told):
-            return np.array([float(cell) if cell else np.nan for cell in stripped], np.float64)
+        if first and not any("_" in cell for cell in cells):
+            return np.array([float(cell) if cell and not cell.isspace() else np.nan for cell in cells], np.float64)
     except ValueError:
         pass
     return tuple(cells)

@@ -131,9 +131,10 @@ def head(root: SourceRoot, path: str) -> Head:
     whole = data if len(data) < _PROBED_LINES else data[: data.rfind(b"\n") + 1]
     text = files.text_of(whole, path)
     options = table_text.sniffed(text, path)
-    rows = table_text.rows_of(text, path, table_text.dialect_of(options))
-    columns = {name: columns_of.of_cells([row[name] for row in rows]) for name in (rows[0] if rows else ())}
-    return Head(columns, len(rows) if whole is data else None, options)
+    cells = table_text.cells_of(text, path, table_text.dialect_of(options))
+    rows = max(map(len, cells.values()), default=0)
+    columns = {name: columns_of.of_cells(column) for name, column in cells.items()}
+    return Head(columns, rows if whole is data else None, options)
 
 
 def _shaped(told: npz.NpyHead) -> Column | None:
@@ -176,8 +177,8 @@ def values(root: SourceRoot, path: str, apart: str, reading: Reading) -> Sequenc
         told = npz.read_npz(root.read(path, limit=npz.MAX_BYTES), path, only=(apart,))[apart].reshape(-1).tolist()
     else:
         cells = files.cached(root, path, table_text.parser(reading.dialect))
-        files.check_header(list(cells[0]) if cells else [apart], (apart,), path)
-        return [row[apart].strip() for row in cells]
+        files.check_header(list(cells), (apart,), path)
+        return [cell.strip() for cell in cells[apart]]
     return ["" if value is None else str(value).strip() for value in told]
 
 
@@ -190,10 +191,9 @@ def table(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
         return _json(root, path, left, part, reading.rows)
     if is_npy(path) or is_npz(path):
         return _arrays(root, path, left, part)
-    rows = files.cached(root, path, table_text.parser(reading.dialect))
-    files.check_header(list(rows[0]) if rows else [], tuple(left) if rows else (), path)
-    names = [name for name in (rows[0] if rows else ()) if name not in left]
-    return Table({name: columns_of.of_cells([row[name] for row in rows[part]]) for name in names})
+    cells = files.cached(root, path, table_text.parser(reading.dialect))
+    files.check_header(list(cells), tuple(left), path)
+    return Table({name: columns_of.of_cells(column[part]) for name, column in cells.items() if name not in left})
 
 
 def _arrays(root: SourceRoot, path: str, left: set[str], part: slice) -> Table:

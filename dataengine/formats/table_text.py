@@ -24,7 +24,8 @@ _COMMENT = "#"
 _COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
 _SEEN = 20
 
-Rows = tuple[Mapping[str, str], ...]
+Cells = Mapping[str, tuple[str, ...]]
+"""The cells of a table by the names of its columns, each a text a row."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,19 @@ def dialect_of(options: Mapping[str, Any]) -> Dialect:
 
 
 @lru_cache(maxsize=16)
-def parser(dialect: Dialect) -> Callable[[bytes, str], Rows]:
-    """A function (data, path) that gives the rows of a table of this dialect: the same one for the same dialect."""
+def parser(dialect: Dialect) -> Callable[[bytes, str], Cells]:
+    """A function (data, path) that gives the cells of a table of this dialect: the same one for the same dialect."""
 
-    def parse(data: bytes, path: str) -> Rows:
+    def parse(data: bytes, path: str) -> Cells:
         if not data:
             raise FormatError("empty_file", f"{path} is empty", where=path)
-        return rows_of(files.text_of(data, path), path, dialect)
+        return cells_of(files.text_of(data, path), path, dialect)
 
     return parse
 
 
-def rows_of(text: str, path: str, dialect: Dialect) -> Rows:
-    """Rows by the names of the columns, cells as texts with a point for the decimal comma.
+def cells_of(text: str, path: str, dialect: Dialect) -> Cells:
+    """Cells by the names of the columns, with a point for the decimal comma.
 
     Lines that begin with `#` may stand above the rows; the last of them names the columns where the option `header`
     does not and it has as many words as the first row. Raises what `files.csv_rows` raises.
@@ -74,8 +75,11 @@ def rows_of(text: str, path: str, dialect: Dialect) -> Rows:
         body = made.getvalue() + (_joined(body) if delimiter == SPACE else body)
     elif delimiter == SPACE:
         body = _joined(body)
-    found = files.csv_rows(body.encode(), path, delimiter="," if delimiter == SPACE else delimiter)
-    return found if dialect.decimal == "." else tuple(map(_pointed, found))
+    names, rows = files.csv_cells(body.encode(), path, delimiter="," if delimiter == SPACE else delimiter)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    if dialect.decimal == ",":
+        columns = [tuple(map(_pointed, column)) for column in columns]
+    return dict(zip(names, columns, strict=True))
 
 
 def _headed(text: str, delimiter: str, given: Sequence[str]) -> tuple[list[str] | None, str]:
@@ -88,12 +92,12 @@ def _headed(text: str, delimiter: str, given: Sequence[str]) -> tuple[list[str] 
         return list(given), text
     if not comments:
         return None, text
-    names = _cells(comments[-1].lstrip(_COMMENT).strip(), delimiter)
+    names = _split(comments[-1].lstrip(_COMMENT).strip(), delimiter)
     first = text.partition("\n")[0].strip("\r")
-    return (names, text) if len(names) == len(_cells(first, delimiter)) else (None, text)
+    return (names, text) if len(names) == len(_split(first, delimiter)) else (None, text)
 
 
-def _cells(line: str, delimiter: str) -> list[str]:
+def _split(line: str, delimiter: str) -> list[str]:
     return line.split() if delimiter == SPACE else [cell.strip() for cell in line.split(delimiter)]
 
 
@@ -104,8 +108,8 @@ def _joined(body: str) -> str:
     return made.getvalue()
 
 
-def _pointed(row: Mapping[str, str]) -> dict[str, str]:
-    return {name: cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for name, cell in row.items()}
+def _pointed(cell: str) -> str:
+    return cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell
 
 
 def sniffed(text: str, path: str) -> dict[str, str]:
@@ -113,7 +117,7 @@ def sniffed(text: str, path: str) -> dict[str, str]:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_COMMENT)][:_SEEN]
     usual = SUFFIXES.get(PurePosixPath(path).suffix.lower(), ",")
     for delimiter in (usual, *(other for other in _DELIMITERS if other != usual)):
-        rows = [_cells(line, delimiter) for line in lines]
+        rows = [_split(line, delimiter) for line in lines]
         if len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
             continue
         found = {} if delimiter == usual else {"delimiter": delimiter}
