@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from dataengine import plugins
@@ -13,6 +15,7 @@ from dataengine.inspection.kinds import kind_of
 from dataengine.storage import SourceRoot
 
 MAX_FILES = 100_000
+_DIGITS = re.compile(r"\d+")
 MAX_OTHERS = 2_000
 MAX_DEPTH = 8
 COVERED = 0.5
@@ -21,6 +24,8 @@ GENERIC = 0.2
 """Below this a reader of anybody's files takes what no format of a name knows."""
 STRONG, SURE = 0.7, 0.5
 """A claim counts beside the best one when its confidence is this share of the best's, and at least `SURE`."""
+ALIKE = 20
+"""Folders whose files are called alike that are looked into: runs of one recorder are thousands."""
 APART = 0.02
 """Of a folder's bytes, how much a second format must hold that the first does not, to be a data set beside it."""
 
@@ -81,11 +86,11 @@ def _is_collection(root: SourceRoot, files: Sequence[str], claims: Sequence[Dete
     So it is where no format claims the whole, where two do that hold different files, or where the one that does holds
     few of the bytes (or takes whatever nobody knows) and a folder somewhere below is another format's.
     """
-    folders = sorted({path.partition("/")[0] for path in files if "/" in path})
+    folders = _by_folder(files)
     if not claims or not folders:
         return bool(folders)
     if claims[0].confidence < GENERIC:
-        return any(_holds_another(root, name, files, claims[0], depth) for name in folders)
+        return any(_holds_another(root, *folder, claims[0], depth) for folder in _unlike(folders))
     sizes = {path: root.size(path) for path in files}
     total = sum(sizes.values())
     strong = [claim for claim in claims if claim.confidence >= _strong(claims[0]) or claim is claims[0]]
@@ -95,25 +100,42 @@ def _is_collection(root: SourceRoot, files: Sequence[str], claims: Sequence[Dete
             return True
     if sum(sizes.get(path, 0) for path in used[0]) >= COVERED * total:
         return False
-    return any(_holds_another(root, name, files, claims[0], depth) for name in folders)
+    return any(_holds_another(root, *folder, claims[0], depth) for folder in _unlike(folders))
+
+
+def _by_folder(files: Sequence[str]) -> dict[str, list[str]]:
+    """The files of each folder directly below, by their paths from there; folders sorted."""
+    found: dict[str, list[str]] = {}
+    for path in files:
+        name, slash, inner = path.partition("/")
+        if slash:
+            found.setdefault(name, []).append(inner)
+    return dict(sorted(found.items()))
+
+
+def _unlike(folders: Mapping[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Folders with their files; of those whose files are called alike but for numbers (runs), the first ones."""
+    seen: Counter[frozenset[str]] = Counter()
+    for name, inner in folders.items():
+        shape = frozenset(_DIGITS.sub("0", path) for path in inner)
+        seen[shape] += 1
+        if seen[shape] <= ALIKE:
+            yield name, inner
 
 
 def _strong(best: Detection) -> float:
     return max(SURE, STRONG * best.confidence)
 
 
-def _holds_another(root: SourceRoot, name: str, files: Sequence[str], best: Detection, depth: int) -> bool:
-    """Whether the folder `name`, or one below it, is strongly claimed by another format than `best`'s."""
-    folder, inner = (
-        SourceRoot(root.path / name),
-        [p.removeprefix(f"{name}/") for p in files if p.startswith(f"{name}/")],
-    )
+def _holds_another(root: SourceRoot, name: str, inner: Sequence[str], best: Detection, depth: int) -> bool:
+    """Whether the folder `name` with the files `inner`, or one below it, is strongly another format's than `best`'s."""
+    folder = SourceRoot(root.path / name)
     found = detect(folder, None)
     if any(claim.format != best.format and claim.confidence >= _strong(best) for claim in found[:1]):
         return True
-    deeper = sorted({path.partition("/")[0] for path in inner if "/" in path})
     known = any(claim.confidence >= GENERIC for claim in found)
-    return not known and depth > 0 and any(_holds_another(folder, each, inner, best, depth - 1) for each in deeper)
+    deeper = _unlike(_by_folder(inner))
+    return not known and depth > 0 and any(_holds_another(folder, *each, best, depth - 1) for each in deeper)
 
 
 def _files_of(entry: EpisodeRef | ScanProblem) -> tuple[str, ...]:
@@ -126,8 +148,7 @@ def _collect(
     root: SourceRoot, prefix: str, files: Sequence[str], places: list[Place], others: list[Other], depth: int
 ) -> None:
     """Look into each folder directly below `prefix`, and at the files that lie there."""
-    for name in sorted({path.partition("/")[0] for path in files if "/" in path}):
-        inner = [path.removeprefix(f"{name}/") for path in files if path.startswith(f"{name}/")]
+    for name, inner in _by_folder(files).items():
         folder = SourceRoot(root.path / name)
         claims = detect(folder, None)
         if claims and (depth == 0 or not _is_collection(folder, inner, claims)):
