@@ -24,6 +24,7 @@ SUFFIXES = (".json", *LINES)
 _DEPTH = 3
 _FEWEST = 2
 _MAX_INTEGER = 1 << 63
+MAX_CELLS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _stacked(values: Sequence[Any], where: str) -> Column | None:
         found = np.array(values)
     except ValueError:
         raise EpisodeError("bad_shape", f"{where} holds lists of several shapes, or none in a row") from None
-    if found.dtype.kind == "O" and any(_beyond(value) for value in values):
+    if found.dtype.kind in "Ou" and any(_beyond(value) for value in values):
         raise EpisodeError("bad_value", f"{where} holds a whole number beyond 64 bits")
     if found.dtype.kind == "O" and any(None in row for row in values if isinstance(row, list)):
         raise EpisodeError("bad_value", f"{where} holds a list with an empty place")
@@ -149,7 +150,13 @@ def _by_column(rows: Sequence[Any], path: str) -> dict[str, list[Any]]:
         if not isinstance(row, dict):
             raise FormatError("not_an_object", f"{path}: row {number} is no object", where=path)
         for name, value in leaves(row):
-            columns.setdefault(name, [None] * len(rows))[number] = value
+            column = columns.get(name)
+            if column is None:
+                if (len(columns) + 1) * len(rows) > MAX_CELLS:
+                    what = f"{path}: {len(rows)} rows have more than {len(columns)} keys between them"
+                    raise FormatError("claimed_size", what, where=path)
+                column = columns[name] = [None] * len(rows)
+            column[number] = value
     return columns
 
 

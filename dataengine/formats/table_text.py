@@ -84,15 +84,17 @@ def cells_of(text: str, path: str, dialect: Dialect) -> Cells:
 
 def _headed(text: str, delimiter: str, given: Sequence[str]) -> tuple[list[str] | None, str]:
     """The names of the columns, None where the first line of the body holds them; and the body."""
-    comments = []
-    while text.startswith(_COMMENT):
-        line, _, text = text.partition("\n")
-        comments.append(line)
+    start, last = 0, None
+    while text.startswith(_COMMENT, start):
+        end = text.find("\n", start)
+        stop = len(text) if end < 0 else end
+        last, start = text[start:stop], stop + 1
+    text = text[start:] if start else text
     if given:
         return list(given), text
-    if not comments:
+    if last is None:
         return None, text
-    names = _split(comments[-1].lstrip(_COMMENT).strip(), delimiter)
+    names = _split(last.lstrip(_COMMENT).strip(), delimiter)
     first = text.partition("\n")[0].strip("\r")
     return (names, text) if len(names) == len(_split(first, delimiter)) else (None, text)
 

@@ -171,6 +171,7 @@ def test_episodes_told_apart_by_a_key(tmp_path: Path) -> None:
         ('[{"t": 0, "q": 1}, {"t": 1, "q": "one"}]', {}, "bad_type"),
         ('[{"t": 99999999999999999999}]', {}, "bad_value"),
         ('[{"t": 0, "q": [99999999999999999999]}]', {}, "bad_value"),
+        ('[{"t": 0, "q": [18446744073709551615]}]', {}, "bad_value"),
         ('[{"t": 0}]', {"leave_out": ["q"]}, "missing_column"),
         ('[{"t": 0}]', {"episodes": "q"}, "missing_column"),
         ('[{"t": 0, "note": "\\ud800"}]', {}, "bad_text"),
@@ -180,6 +181,17 @@ def test_episodes_told_apart_by_a_key(tmp_path: Path) -> None:
 def test_bad_logs(tmp_path: Path, text: str, options: dict[str, Any], found: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert reason(tmp_path, **options) == found
+
+
+def test_keys_without_end_are_refused(tmp_path: Path) -> None:
+    """A row a key: the table would be the square of the file."""
+    log(tmp_path / "a.json", [{f"key_{row}": row} for row in range(9000)])
+    assert reason(tmp_path) == "claimed_size"
+
+
+def test_comments_without_end_take_no_quadratic_time(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("#\n" * 300_000 + "t,q\n0,1\n")
+    assert read(tmp_path).arrays["q"].tolist() == [1]
 
 
 def test_pictures_whose_names_are_times(tmp_path: Path) -> None:
