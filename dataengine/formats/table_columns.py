@@ -17,6 +17,11 @@ from dataengine.errors import EpisodeError
 
 _NUMBERED = re.compile(r"(.*?)[_.\[ ]?(\d{1,3})\]?")
 _AXIS = re.compile(r"(.+)[_.]([xyzw])")
+CLOCK = re.compile(
+    r"(?:.*[_./ ])?(?:t|ts|time|times|timestamp|timestamps|stamp|stamps|clock)(?:[_./ \[(]+(?:s|ms|us|ns|sec)[\])]?)?"
+)
+_COUNTER = re.compile(r"(?:.*[./])?(?:frame|step|row|tick)(?:[_ ]?(?:id|idx|index|no|num|number|count))?")
+_ACTION = re.compile(r"(?:.*[_./ ])?(?:action|command|cmd|control|target)s?")
 _WHOLE = re.compile(r"[+-]?\d{1,30}")
 _WORDS = {"true": True, "false": False}
 Column = NDArray[Any] | tuple[str, ...]
@@ -111,6 +116,17 @@ def side_by_side(names: Sequence[str]) -> dict[str, list[str]]:
             if set(parts) == set(keys) and len(parts) > 1 and group not in names:
                 made[group] = [parts[key] for key in keys]
     return made
+
+
+def rows_by(numbers: Sequence[str]) -> tuple[str, str] | None:
+    """What says that the rows of a table follow one another in time, and the column's (or group's) name."""
+    for what, names in (("the clock", CLOCK), ("the counter", _COUNTER)):
+        found = next((name for name in numbers if names.fullmatch(name.lower())), None)
+        if found is not None:
+            return what, found
+    groups = side_by_side(numbers)
+    action = next((name for name in (*numbers, *groups) if _ACTION.fullmatch(name.lower())), None)
+    return None if action is None else ("the action", action)
 
 
 def missing(column: Column) -> int:

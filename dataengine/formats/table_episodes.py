@@ -111,7 +111,7 @@ class TableEpisodesFormat:
                 head = table_files.head(root, path)
             except BadInput:
                 continue
-            rows_by = table_propose.rows_by(head.numbers)
+            rows_by = columns_of.rows_by(head.numbers)
             if rows_by is not None and head.width >= _FEWEST:
                 told = [f"{path} holds {len(head.numbers)} columns of numbers beside {rows_by[0]} {rows_by[1]}"]
                 options = table_propose.for_a_table(root, path, head, rows_by[1], tables)

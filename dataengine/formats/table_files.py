@@ -238,13 +238,20 @@ def _npz_heads(root: SourceRoot, path: str) -> dict[str, npz.NpyHead]:
 
 def table_or_facts(root: SourceRoot, path: str, reading: Reading, part: slice) -> Table:
     """As `table`; a JSON object that holds no table (`meta.json` beside others) is what stands beside the rows."""
-    try:
-        return table(root, path, reading, part)
-    except FormatError as error:
-        document = files.cached(root, path, table_json.parse) if error.reason == "no_table" else None
-        if not isinstance(document, dict):
-            raise
-        return Table({}, about=document)
+    about = facts(root, path) if is_json(path) else None
+    return table(root, path, reading, part) if about is None else Table({}, about=about)
+
+
+def facts(root: SourceRoot, path: str) -> dict[str, Any] | None:
+    """A JSON object without rows: no list of them, and no lists of which one is named like a clock or an action.
+
+    Lists without such a name are a camera's matrix and the like. None where it is a table, or no object.
+    """
+    document = files.cached(root, path, table_json.parse)
+    if not isinstance(document, dict) or any(table_json.lists_in(document)):
+        return None
+    lists = [name for name, value in table_json.leaves(document) if isinstance(value, list) and len(value) > 1]
+    return document if columns_of.rows_by(lists) is None else None
 
 
 def _json(root: SourceRoot, path: str, left: set[str], part: slice, rows: str | None) -> Table:

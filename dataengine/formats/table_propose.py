@@ -16,7 +16,7 @@ import numpy as np
 from dataengine.errors import BadInput
 from dataengine.formats import files, table_files
 from dataengine.formats import table_columns as columns_of
-from dataengine.formats.table_columns import Column
+from dataengine.formats.table_columns import CLOCK, Column, rows_by
 from dataengine.formats.table_files import Head
 from dataengine.formats.table_pictures import Place, named
 from dataengine.storage import SourceRoot
@@ -27,26 +27,11 @@ EPISODE = re.compile(
     r"(?:.*[_./ ])?(?:episode|traj|trajectory|demo|demonstration|rollout|trial)"
     r"(?:[_ ]?(?:id|idx|index|no|num|number|name))?"
 )
-CLOCK = re.compile(
-    r"(?:.*[_./ ])?(?:t|ts|time|times|timestamp|timestamps|stamp|stamps|clock)(?:[_./ \[(]+(?:s|ms|us|ns|sec)[\])]?)?"
-)
-_COUNTER = re.compile(r"(?:.*[./])?(?:frame|step|row|tick)(?:[_ ]?(?:id|idx|index|no|num|number|count))?")
-_ACTION = re.compile(r"(?:.*[_./ ])?(?:action|command|cmd|control|target)s?")
 _LENGTHS = {19: "ns", 16: "us", 13: "ms"}
 """Digits of a time since 1970 in each unit."""
 _DEEP = 3
 _MANY = 12
-
-
-def rows_by(numbers: Sequence[str]) -> tuple[str, str] | None:
-    """What says that the rows of a table follow one another in time, and the column's (or group's) name."""
-    for what, names in (("the clock", CLOCK), ("the counter", _COUNTER)):
-        found = next((name for name in numbers if names.fullmatch(name.lower())), None)
-        if found is not None:
-            return what, found
-    groups = columns_of.side_by_side(numbers)
-    action = next((name for name in (*numbers, *groups) if _ACTION.fullmatch(name.lower())), None)
-    return None if action is None else ("the action", action)
+_SMALL = 1 << 20
 
 
 def for_a_table(root: SourceRoot, path: str, head: Head, clock: str, tables: Sequence[str]) -> dict[str, Any]:
@@ -66,7 +51,10 @@ def for_a_table(root: SourceRoot, path: str, head: Head, clock: str, tables: Seq
 
 
 def for_folders(root: SourceRoot, tables: Sequence[str]) -> dict[str, Any]:
-    """Options for folders that are an episode each, where a folder's tables have different columns and names."""
+    """Options for folders that are an episode each, where a folder's tables have different columns and names.
+
+    A JSON object without rows (`meta.json`) beside one table is enough: the instruction may stand in it.
+    """
     for folder in list(PurePosixPath(tables[0]).parents)[:_DEEP] if tables else ():
         inside = [path for path in tables if folder in PurePosixPath(path).parents][: _MANY + 1]
         heads = dict(_heads(root, inside)) if 2 <= len(inside) <= _MANY else {}
@@ -74,7 +62,8 @@ def for_folders(root: SourceRoot, tables: Sequence[str]) -> dict[str, Any]:
         names = {re.sub(r"\d", "", path) for path in heads}
         different = {tuple(head.columns) for head in heads.values()}
         clocks = [rows_by(head.numbers) for head in heads.values()]
-        if len(heads) > 1 and len(names) == len(different) == len(heads) and any(clocks):
+        apart = len(names) == len(different) == len(heads)
+        if any(clocks) and apart and (len(heads) > 1 or any(_says(root, path) for path in inside if path not in heads)):
             return _for_folder(root, str(folder), heads)
     return {}
 
@@ -98,13 +87,22 @@ def _for_folder(root: SourceRoot, folder: str, heads: Mapping[str, Head]) -> dic
     return {name: value for name, value in found.items() if value}
 
 
+def _says(root: SourceRoot, path: str) -> bool:
+    """Whether a file is a JSON object that holds no table."""
+    try:
+        small = table_files.is_json(path) and root.size(path) < _SMALL
+        return small and table_files.facts(root, path) is not None
+    except BadInput:
+        return False
+
+
 def _heads(root: SourceRoot, paths: Sequence[str]) -> Iterator[tuple[str, Head]]:
     for path in paths:
         try:
             head = table_files.head(root, path)
         except BadInput:
             continue
-        if head.numbers:
+        if head.numbers and not _says(root, path):
             yield path, head
 
 

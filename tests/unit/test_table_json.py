@@ -308,6 +308,24 @@ def test_folders_of_tables(tmp_path: Path) -> None:
     assert ("joints/time" in left.arrays, left.attributes["unread"]) == (False, ["joints/time"])
 
 
+def test_words_beside_a_table(tmp_path: Path) -> None:
+    """An instruction in a file of its own makes the folder the episode."""
+    for number in range(2):
+        log(tmp_path / f"run_{number}/steps.json", ROWS)
+        log(tmp_path / f"run_{number}/meta.json", {"task": "stack", "cameras": ["a"]})
+        log(
+            tmp_path / f"run_{number}/camera.json", {"K": [[9.0, 0, 4], [0, 9, 4], [0, 0, 1]], "distortion": [0.1, 0.2]}
+        )
+    detected = FORMAT.detect(SourceRoot(tmp_path), None)
+    assert detected is not None
+    assert detected.options == {"folders": "*"}
+    raw = read(tmp_path, 1, folders="*")
+    assert (raw.upstream_id, raw.texts["meta/task"], raw.arrays["steps/q"].shape) == ("run_1", ("stack",), (4, 2))
+    assert raw.attributes["camera"]["distortion"] == [0.1, 0.2]
+    log(tmp_path / "run_1/camera.json", {"time": [0.0, 0.1, 0.2], "exposure": [1.0, 2.0]})
+    assert "length_mismatch" in {reason(tmp_path / "run_1", folders=".")}
+
+
 def test_folders_of_arrays(tmp_path: Path) -> None:
     write_npy_log(tmp_path)
     detected = FORMAT.detect(SourceRoot(tmp_path), None)
