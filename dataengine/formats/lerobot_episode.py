@@ -93,7 +93,7 @@ def attributes_of(rows: Rows, info: Info, absent: list[str]) -> dict[str, Any]:
     used = rows.arrays.keys() | rows.media.keys() | rows.texts.keys()
     features = {name: dict(feature) for name, feature in info.features.items() if name in used}
     about = {"fps": info.fps, "robot_type": info.robot_type, "features": features}
-    return {"info": about, "absent_media": absent, "skipped_columns": rows.skipped}
+    return {"info": about, "absent_media": absent, "skipped_columns": [*rows.skipped, *info.depth]}
 
 
 def declared_of(rows: Rows, info: Info) -> dict[str, Declared]:

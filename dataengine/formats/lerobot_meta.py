@@ -76,7 +76,10 @@ class PathTemplate:
 
 @dataclass(frozen=True)
 class Info:
-    """What `meta/info.json` says, checked. `features` are reduced to dtype, shape and names."""
+    """What `meta/info.json` says, checked. `features` are reduced to dtype, shape and names.
+
+    `depth` names the videos that hold distances, which are no pictures.
+    """
 
     version: str
     fps: float
@@ -86,11 +89,13 @@ class Info:
     total_episodes: int | None
     data_path: str | None
     video_path: str | None
+    depth: tuple[str, ...] = ()
 
     @property
     def cameras(self) -> list[str]:
-        """Features that are stored as video."""
-        return [name for name, feature in self.features.items() if feature["dtype"] == "video"]
+        """Features that are stored as video and hold pictures."""
+        videos = [name for name, feature in self.features.items() if feature["dtype"] == "video"]
+        return [name for name in videos if name not in self.depth]
 
     @property
     def shared_files(self) -> bool:
@@ -134,6 +139,7 @@ def load_info(root: SourceRoot) -> Info:
         total_episodes=None if total is None else _count(total, "total_episodes"),
         data_path=paths[0],
         video_path=paths[1],
+        depth=_depth(value["features"]),
     )
 
 
@@ -154,6 +160,13 @@ def _features(value: Any) -> dict[str, dict[str, Any]]:
         sizes = [_count(size, f"the shape of {name!r}") for size in shape]
         found[name] = {"dtype": feature["dtype"], "shape": sizes, "names": feature.get("names")}
     return dict(_hashable(found, INFO))
+
+
+def _depth(features: Mapping[str, Any]) -> tuple[str, ...]:
+    """Features marked by LeRobot's own key; `info` was called `video_info` before."""
+    about = {name: feature.get("info", feature.get("video_info")) for name, feature in features.items()}
+    keys = ("video.is_depth_map", "is_depth_map")
+    return tuple(sorted(n for n, told in about.items() if isinstance(told, dict) and any(told.get(k) for k in keys)))
 
 
 def _hashable(value: Any, where: str) -> Any:

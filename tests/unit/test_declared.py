@@ -63,6 +63,16 @@ def test_a_lie_in_the_metadata_is_told(
         assert found[where][1].endswith(f"2 of 2 episodes are not what the metadata says; episode_000029: {says}")
 
 
+def test_a_video_of_depth_is_no_picture(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / G1, tmp_path / "g1")
+    path = tmp_path / "g1/meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"][CAMERA]["info"]["video.is_depth_map"] = True
+    path.write_text(json.dumps(info))
+    found = api.inspect(tmp_path / "g1")
+    assert (found.read, found.frames, found.attributes["skipped_columns"]) == (2, 0, [CAMERA])
+
+
 def raw(declared: Declared, values: np.ndarray[Any, Any]) -> RawEpisode:
     return RawEpisode("a", (), "0" * 64, arrays={"t": values}, declared={"t": declared, "absent": declared})
 
